@@ -1,0 +1,39 @@
+"""Events: what happened, to whoever listens (`containerd.services.events.v1`). Replayed to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from google.protobuf.message import Message
+
+from moorage_api.types import TypedValue
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One event. `topic` starts with a slash and names what happened: `/tasks/exit`."""
+
+    timestamp: int
+    namespace: str
+    topic: str
+    event: TypedValue
+
+
+@runtime_checkable
+class EventBus(Protocol):
+    """Publishing never blocks and may be called from any thread; a reader too slow for its queue is cut off."""
+
+    def publish(self, namespace: str, topic: str, event: Message) -> None:
+        """Tell everyone now. `InvalidArgument` for a topic without a leading slash or a malformed namespace."""
+
+    def forward(self, envelope: Envelope) -> None:
+        """Tell what happened elsewhere (a shim), with its own time. Errors as `publish`."""
+
+    def subscribe(self, filters: Sequence[str] = ()) -> AsyncIterator[Envelope]:
+        """Events from the moment of this call that match any filter (fields: namespace, topic, event.FIELD).
+
+        The subscription starts when this returns, not at the first `anext`; closing the iterator ends it.
+        A reader that falls 4096 events behind gets `ResourceExhausted`.
+        """

@@ -1,0 +1,104 @@
+"""Snapshots: file systems in layers, handed out as mounts.
+
+Source of the behaviour: containerd's snapshots service (`containerd.services.snapshots.v1`).
+
+A snapshot is *active* (writable, made by `prepare`), a *view* (read-only, made by `view`) or *committed* (immutable,
+made by `commit` from an active one; the only kind that may be a parent). Keys of active snapshots and views and names
+of committed ones share one space of names.
+
+What must hold for every method, beyond its own docstring:
+
+- after success, a power cut does not lose it: the record is durable, and a committed snapshot's files are on disk;
+- after an error, it is as if the call had not been made;
+- after a crash in the middle, the next start sees either of the two, and `cleanup` removes what is left over.
+
+Labels come in from every client alike: `containerd.io/snapshot.ref` (the chain ID that an unpacker wants to commit),
+`containerd.io/snapshot/uidmapping` and `/gidmapping` (ID-mapped use), `containerd.io/gc.*` (garbage collection).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+from moorage_api.mounts import Mount
+from moorage_api.types import Labels
+
+
+class Kind(Enum):
+    """The kinds of snapshot; values are those of the filter grammar and of `ctr snapshots info`."""
+
+    VIEW = "View"
+    ACTIVE = "Active"
+    COMMITTED = "Committed"
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """A snapshot's record. `name` is its key while active; `parent` is empty at the bottom."""
+
+    name: str
+    kind: Kind
+    parent: str = ""
+    labels: Labels = field(default_factory=dict)
+    created_at: int = 0
+    updated_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a snapshot itself holds, without its parents: bytes on disk as `du` counts them, and inodes."""
+
+    size: int
+    inodes: int
+
+
+@runtime_checkable
+class Snapshotter(Protocol):
+    """A tree of snapshots. Thread-safe; knows nothing of namespaces, gRPC or the daemon's database."""
+
+    def stat(self, key: str) -> Info:
+        """The record of a snapshot of any kind. `NotFound`."""
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        """Change labels: all, or those named (`labels`, `labels.KEY`). Any other path: `InvalidArgument`. `NotFound`.
+
+        A label given empty is removed.
+        """
+
+    def usage(self, key: str) -> Usage:
+        """Measured now for an active snapshot, remembered from its commit for a committed one. `NotFound`."""
+
+    def mounts(self, key: str) -> list[Mount]:
+        """The mounts of an active snapshot or a view, the same each time. `NotFound`; committed: `FailedPrecondition`."""
+
+    def prepare(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
+        """Make an active snapshot on `parent` (committed) or on nothing.
+
+        `AlreadyExists` when the key is taken, `NotFound` for a parent that is not there, `InvalidArgument` for one
+        that is not committed. A remote snapshotter that already has the target of `containerd.io/snapshot.ref`
+        commits it itself and raises `AlreadyExists`: the caller then finds it by `stat`.
+        """
+
+    def view(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
+        """Make a read-only snapshot of `parent`. Errors as `prepare`."""
+
+    def commit(self, name: str, key: str, labels: Labels | None = None) -> None:
+        """Turn the active snapshot `key` into the committed `name`; `key` is gone after it. Files are synced first.
+
+        `AlreadyExists` when the name is taken (the active one stays), `NotFound`, `FailedPrecondition` when not active.
+        """
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot that nothing stands on. `NotFound`; with children: `FailedPrecondition`."""
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        """All snapshots that match any of the filters (fields: name, parent, kind, labels), by name."""
+
+    def cleanup(self) -> None:
+        """Delete what removed or half-made snapshots left on disk. Safe at any time, and after any crash."""
+
+    def close(self) -> None:
+        """Release files and locks; mounts in use stay as they are."""

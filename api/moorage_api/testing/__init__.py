@@ -1,0 +1,1 @@
+"""Conformance suites of the contracts, for the authors of plugins."""

@@ -1,0 +1,1 @@
+"""The client library of Moorage and its command line."""

@@ -1,0 +1,1 @@
+"""The shim, and the zygote that forks it."""

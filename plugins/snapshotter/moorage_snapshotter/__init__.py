@@ -1,0 +1,1 @@
+"""The snapshotters that come with Moorage."""
