@@ -1,0 +1,56 @@
+"""Fixtures that every part of the suite uses: a registry with an image in it, and running daemons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.daemon import Daemon
+from support.images import push
+from support.registry import Registry
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.geteuid() != 0:
+        raise pytest.UsageError("the tests make mounts, namespaces and cgroups: run them as root")
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A plain-HTTP registry with `library/busybox:latest`."""
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        push(running.address, "library/busybox", "latest")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def busybox(registry: Registry) -> str:
+    """The reference of the seeded image."""
+    return f"{registry.address}/library/busybox:latest"
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    """A daemon of the test's own, which it may kill and restart."""
+    with Daemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_daemon() -> Iterator[Daemon]:
+    """A daemon that the tests of a module share; whatever they leave in it goes with it."""
+    with Daemon() as running:
+        yield running
+
+
+@pytest.fixture
+def short_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A temporary folder whose path is short enough for Unix sockets in it (at most 107 bytes)."""
+    import shutil
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)

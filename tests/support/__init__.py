@@ -1,0 +1,1 @@
+"""What the tests, the demonstration and the benchmarks share: a real registry, images for it, a daemon on private roots."""

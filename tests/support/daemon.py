@@ -1,0 +1,182 @@
+"""A `mooraged` of one's own: private roots, socket, bridge, subnet and cgroup parent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.leftovers import leftovers, sweep
+
+BIN = Path(sys.executable).parent
+CNI_BIN = Path("/usr/lib/cni")
+READY_SECONDS = 30
+
+
+class Daemon:
+    """A daemon process on a folder of its own under /tmp (short, for the sake of socket paths).
+
+    `config` holds whole tables of the configuration file as TOML text, appended to what is made here. `registry_plain`
+    is not needed for loopback registries: those are plain HTTP by default.
+    """
+
+    def __init__(self, config: str = "", folder: Path | None = None) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="moorage-", dir="/tmp"))
+        self.id = uuid.uuid4().hex[:8]
+        self.tag = f"MOORAGE_TEST_ID={self.id}"
+        self.cgroup_parent = f"moorage-{self.id}"
+        self.bridge = f"mr-{self.id}"
+        # Every daemon has a /24 of its own in 10.200.0.0/13, by its id.
+        number = int(self.id[:5], 16) % (1 << 11)
+        self.subnet = f"10.{200 + number // 256}.{number % 256}.0/24"
+        self.root = self.folder / "root"
+        self.state = self.folder / "state"
+        self.address = str(self.folder / "moorage.sock")
+        self.config_file = self.folder / "config.toml"
+        self.log_file = self.folder / "mooraged.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._write_cni()
+        self.config_file.write_text(self._configuration() + config)
+
+    def _write_cni(self) -> None:
+        conf = self.folder / "cni/conf"
+        conf.mkdir(parents=True, exist_ok=True)
+        ipam = {"type": "host-local", "ranges": [[{"subnet": self.subnet}]], "dataDir": str(self.folder / "cni/ipam")}
+        ipam["routes"] = [{"dst": "0.0.0.0/0"}]
+        bridge = {"type": "bridge", "bridge": self.bridge, "isGateway": True, "ipMasq": True, "ipam": ipam}
+        portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
+        network = {"cniVersion": "1.0.0", "name": self.bridge, "plugins": [bridge, portmap]}
+        (conf / "10-bridge.conflist").write_text(json.dumps(network))
+
+    def _configuration(self) -> str:
+        return f"""version = 3
+
+[plugins."io.containerd.grpc.v1.cri"]
+cgroup_parent = "/{self.cgroup_parent}"
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dirs = ["{CNI_BIN}"]
+conf_dir = "{self.folder}/cni/conf"
+
+"""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment for the daemon and for clients of it: its address, and the tag by which leftovers are found."""
+        name, value = self.tag.split("=")
+        return {
+            **os.environ,
+            name: value,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "CONTAINERD_ADDRESS": self.address,
+            "MOORAGE_ADDRESS": self.address,
+            "MOORAGE_CGROUP_PARENT": f"/{self.cgroup_parent}",
+        }
+
+    def command(self) -> list[str]:
+        """How it is started."""
+        flags = ["--config", self.config_file, "--address", self.address, "--root", self.root, "--state", self.state]
+        return [str(BIN / "mooraged"), *map(str, flags), "--log-level", "debug"]
+
+    def start(self) -> Self:
+        """Start it, and return when it says that it is ready."""
+        notify = str(self.folder / "notify.sock")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(notify)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log_file.open("ab") as log:
+            ready.bind(notify)
+            ready.settimeout(0.2)
+            self.process = subprocess.Popen(
+                self.command(),
+                env={**self.environment, "NOTIFY_SOCKET": notify},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+            deadline = time.monotonic() + READY_SECONDS
+            while time.monotonic() < deadline and self.process.poll() is None:
+                with contextlib.suppress(TimeoutError):
+                    if b"READY=1" in ready.recv(4096).split(b"\n"):
+                        return self
+        self.kill()
+        raise RuntimeError(f"mooraged did not become ready:\n{self.log()[-4000:]}")
+
+    def log(self) -> str:
+        """What it has logged so far, over all its starts."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal to the daemon alone and wait for its end; returns the exit status."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        status = self.process.wait(timeout=60)
+        self.process = None
+        return status
+
+    def kill(self) -> None:
+        """`kill -9`: what runs in containers runs on."""
+        self.signal(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, as a service manager stops it; containers run on."""
+        return self.signal(signal.SIGTERM)
+
+    def restart(self) -> Self:
+        """SIGTERM and a new start on the same roots."""
+        self.stop()
+        return self.start()
+
+    def run(self, *command: str | Path, timeout: float = 60, check: bool = True, input: str | None = None) -> str:
+        """Run a client program (`moorage`, `ctr`) in the daemon's environment; returns its standard output."""
+        done = self.call(*command, timeout=timeout, input=input)
+        if check and done.returncode:
+            raise AssertionError(
+                f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()[-3000:]}"
+            )
+        return done.stdout
+
+    def call(
+        self, *command: str | Path, timeout: float = 60, input: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Like `run`, but returns the finished process whatever its exit status."""
+        return subprocess.run(
+            [str(word) for word in command],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            input=input if input is not None else "",
+            check=False,
+        )
+
+    def leftovers(self) -> list[str]:
+        """A line for each process, mount and cgroup of this daemon and its containers that is there now."""
+        return leftovers(self.folder, self.tag, self.cgroup_parent)
+
+    def close(self) -> None:
+        """Kill the daemon and all that it started, and remove every trace of it from the host."""
+        if self.process is not None:
+            self.kill()
+        sweep(self.folder, self.tag, self.cgroup_parent)
+        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+        shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
