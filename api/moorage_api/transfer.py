@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -41,8 +41,9 @@ class Credentials:
     header: str = ""
 
 
-CredentialSource = Callable[[str], Credentials | None]
-"""Given a registry host (with port), what to log in with; None for anonymous."""
+CredentialSource = Callable[[str], Awaitable[Credentials | None]]
+"""Given a registry host (with port), what to log in with; None for anonymous. It may wait: a client that pulls is asked
+over its stream when the registry wants credentials, and not before."""
 
 
 @dataclass(frozen=True, slots=True)
