@@ -11,30 +11,14 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor, ServiceDescriptor
+
 from moorage_api import wire
 
 TABLES = sorted((Path(__file__).parent / "wire").glob("*.json"))
 SCALARS = {
-    getattr(FieldDescriptor, f"TYPE_{name.upper()}"): name
-    for name in (
-        [
-            "double",
-            "float",
-            "int64",
-            "uint64",
-            "int32",
-            "fixed64",
-            "fixed32",
-            "bool",
-            "string",
-            "bytes",
-            "uint32",
-            "sfixed32",
-            "sfixed64",
-            "sint32",
-            "sint64",
-        ]
-    )
+    number: name.removeprefix("TYPE_").lower()
+    for name, number in vars(FieldDescriptor).items()
+    if name.startswith("TYPE_") and name not in {"TYPE_MESSAGE", "TYPE_ENUM", "TYPE_GROUP"}
 }
 OWN_PACKAGES = {"moorage.shim.v1"}
 
