@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.cni import write_bridge
 from support.leftovers import leftovers, sweep
 
 BIN = Path(sys.executable).parent
@@ -27,8 +27,8 @@ READY_SECONDS = 30
 class Daemon:
     """A daemon process on a folder of its own under /tmp (short, for the sake of socket paths).
 
-    `config` holds whole tables of the configuration file as TOML text, appended to what is made here. `registry_plain`
-    is not needed for loopback registries: those are plain HTTP by default.
+    `config` holds whole tables of the configuration file as TOML text, appended to what is made here. Registries on
+    loopback addresses are plain HTTP by default, so that they need no configuration.
     """
 
     def __init__(self, config: str = "", folder: Path | None = None) -> None:
@@ -36,28 +36,14 @@ class Daemon:
         self.id = uuid.uuid4().hex[:8]
         self.tag = f"MOORAGE_TEST_ID={self.id}"
         self.cgroup_parent = f"moorage-{self.id}"
-        self.bridge = f"mr-{self.id}"
-        # Every daemon has a /24 of its own in 10.200.0.0/13, by its id.
-        number = int(self.id[:5], 16) % (1 << 11)
-        self.subnet = f"10.{200 + number // 256}.{number % 256}.0/24"
         self.root = self.folder / "root"
         self.state = self.folder / "state"
         self.address = str(self.folder / "moorage.sock")
         self.config_file = self.folder / "config.toml"
         self.log_file = self.folder / "mooraged.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._write_cni()
+        self.network = write_bridge(self.folder / "cni", self.id)
         self.config_file.write_text(self._configuration() + config)
-
-    def _write_cni(self) -> None:
-        conf = self.folder / "cni/conf"
-        conf.mkdir(parents=True, exist_ok=True)
-        ipam = {"type": "host-local", "ranges": [[{"subnet": self.subnet}]], "dataDir": str(self.folder / "cni/ipam")}
-        ipam["routes"] = [{"dst": "0.0.0.0/0"}]
-        bridge = {"type": "bridge", "bridge": self.bridge, "isGateway": True, "ipMasq": True, "ipam": ipam}
-        portmap = {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True}
-        network = {"cniVersion": "1.0.0", "name": self.bridge, "plugins": [bridge, portmap]}
-        (conf / "10-bridge.conflist").write_text(json.dumps(network))
 
     def _configuration(self) -> str:
         return f"""version = 3
@@ -67,7 +53,7 @@ cgroup_parent = "/{self.cgroup_parent}"
 
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dirs = ["{CNI_BIN}"]
-conf_dir = "{self.folder}/cni/conf"
+conf_dir = "{self.network.conf_dir}"
 
 """
 
@@ -170,7 +156,7 @@ conf_dir = "{self.folder}/cni/conf"
         if self.process is not None:
             self.kill()
         sweep(self.folder, self.tag, self.cgroup_parent)
-        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+        self.network.remove()
         shutil.rmtree(self.folder)
 
     def __enter__(self) -> Self:
