@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,9 +33,7 @@ _ARCHITECTURES = {
     "armhf": "arm",
     "armel": "arm",
 }
-_OPERATING_SYSTEMS = frozenset(
-    "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows".split()
-)
+_OPERATING_SYSTEMS = frozenset({"darwin", "freebsd", "linux", "wasip1", "windows"})
 _VARIANTS = {
     ("386", "i386"): "",
     ("amd64", "v1"): "",
@@ -52,6 +51,7 @@ _VARIANTS = {
 }
 _IMPLIED_VARIANTS = {"armhf": "v7", "armel": "v6", "i386": ""}
 _ARM64_MINOR_MAX = 9
+_PLATFORM = re.compile(r"[A-Za-z0-9_.-]{1,64}(?:/[A-Za-z0-9_.-]{1,64}){0,2}")
 
 
 def normalise(platform: Platform) -> Platform:
@@ -82,17 +82,14 @@ def parse_platform(text: str) -> Platform:
 
     `InvalidArgument` for any other form.
     """
-    parts = text.split("/")
-    if not 1 <= len(parts) <= 3 or not all(
-        part and part.replace("_", "-").replace("-", "").replace(".", "").isalnum() for part in parts
-    ):
+    if _PLATFORM.fullmatch(text) is None:
         raise InvalidArgument(f"invalid platform {text[:64]!r}: expected os/architecture, perhaps with /variant")
-    here = default_platform()
-    if len(parts) > 1:
-        return normalise(Platform(*parts))
-    if parts[0].lower() in _OPERATING_SYSTEMS:
-        return replace(here, os=parts[0].lower())
-    return normalise(Platform("linux", parts[0]))
+    first, architecture, variant = [*text.split("/"), "", ""][:3]
+    if architecture:
+        return normalise(Platform(first, architecture, variant))
+    if first.lower() in _OPERATING_SYSTEMS:
+        return replace(default_platform(), os=first.lower())
+    return normalise(Platform("linux", first))
 
 
 def format_platform(platform: Platform) -> str:
