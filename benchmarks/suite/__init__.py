@@ -1,0 +1,1 @@
+"""Moorage beside Debian's containerd, in one run on one machine."""

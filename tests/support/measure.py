@@ -1,0 +1,51 @@
+"""Measurements of processes and of calls, for the tests that print figures and for the benchmarks."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from support.leftovers import tagged_processes
+
+T = TypeVar("T")
+
+
+def pss(pid: int) -> int:
+    """The proportional set size of a process in bytes (`/proc/PID/smaps_rollup`: shared pages count by their share)."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"no Pss in smaps_rollup of {pid}")
+
+
+def processes_named(tag: str, names: Iterable[str]) -> list[int]:
+    """The pids that carry `tag` and whose kernel name (`comm`, 15 characters) is one of `names`."""
+    wanted = {name[:15] for name in names}
+    return [pid for pid in tagged_processes(tag) if Path(f"/proc/{pid}/comm").read_text().strip() in wanted]
+
+
+@dataclass
+class Timings:
+    """Durations of one operation, in seconds."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def time(self, call: Callable[[], T]) -> T:
+        """Run `call`, keep how long it took."""
+        start = time.perf_counter()
+        result = call()
+        self.seconds.append(time.perf_counter() - start)
+        return result
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def milliseconds(values: Sequence[float]) -> str:
+    """Median, smallest and largest, as people read them."""
+    return f"{statistics.median(values) * 1e3:.1f} ms ({min(values) * 1e3:.1f} to {max(values) * 1e3:.1f})"
