@@ -1,0 +1,126 @@
+"""The life of the daemon: locks, plugins, server, ready, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+from moorage_api.core import Daemon
+from moorage_api.errors import FailedPrecondition, MoorageError
+from moorage_api.plugin import PluginType, Registration
+from mooraged.config import Config, Loaded
+from mooraged.discovery import Discovery
+from mooraged.graph import Graph, Plugin, State
+from mooraged.locks import check_socket, exclusive
+from mooraged.notify import notify
+from mooraged.server import Server, services_of
+from mooraged.version import VERSION
+
+logger = logging.getLogger(__name__)
+
+# How long calls that are under way may take once the daemon was told to stop, in seconds.
+_GRACE = 2.0
+
+
+async def run(loaded: Loaded, discovery: Discovery) -> None:
+    """Serve until SIGTERM or SIGINT; containers run on. A second signal ends the process at once.
+
+    Raises `MoorageError` where the daemon cannot start: another one is there, a required plugin failed.
+    """
+    config = loaded.config
+    stopping = _on_signals()
+    with ExitStack() as held:
+        _claim(config, held)
+        graph = build_graph(loaded, discovery)
+        server = Server(max_recv=config.grpc.max_recv_message_size, max_send=config.grpc.max_send_message_size)
+        try:
+            await _start(graph, server, config)
+            notify(f"READY=1\nMAINPID={os.getpid()}")
+            logger.info("ready", extra={"address": config.grpc.address, "version": VERSION})
+            await stopping.wait()
+            logger.info("stopping")
+        finally:
+            notify("STOPPING=1")
+            await server.stop(_GRACE)
+            await graph.stop(config.timeouts.shutdown)
+    logger.info("stopped")
+
+
+def build_graph(loaded: Loaded, discovery: Discovery) -> Graph:
+    """The graph of what was found, and the graph itself as a plugin, for the service that shows it."""
+    config = loaded.config
+    failures = [
+        Plugin(failure.type, failure.id, state=State.FAILED, error=failure.error) for failure in discovery.failures
+    ]
+    itself = Registration(PluginType.INTERNAL, "graph", lambda _: graph)
+    graph = Graph(
+        [itself, *discovery.registrations],
+        describe(config),
+        loaded.plugins,
+        disabled=config.disabled_plugins,
+        init_deadline=config.timeouts.plugin_init,
+        known_failures=failures,
+    )
+    return graph
+
+
+def describe(config: Config) -> Daemon:
+    """What plugins are told of the daemon."""
+    return Daemon(VERSION, Path(config.root), Path(config.state), config.grpc.address, config.ttrpc_address)
+
+
+def _claim(config: Config, held: ExitStack) -> None:
+    """Take root, state and address for this process; `FailedPrecondition` where another has one of them."""
+    for folder in (config.root, config.state):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    held.enter_context(exclusive(os.path.join(config.root, "daemon.lock"), f"root {config.root}"))
+    held.enter_context(exclusive(os.path.join(config.state, "daemon.lock"), f"state {config.state}"))
+    held.enter_context(exclusive(f"{config.grpc.address}.lock", f"address {config.grpc.address}"))
+    check_socket(config.grpc.address)
+
+
+async def _start(graph: Graph, server: Server, config: Config) -> None:
+    for plugin in graph.plugins:
+        if plugin.state is State.FAILED:
+            logger.error("plugin cannot be loaded", extra={"plugin": plugin.uri, "error": str(plugin.error)})
+    await graph.start()
+    await graph.ready()
+    for plugin in graph.plugins:
+        if plugin.type == PluginType.GRPC and plugin.state is State.STARTED:
+            _serve(server, plugin)
+    missing = [graph.why_not(uri) for uri in config.required_plugins if not _runs(graph, uri)]
+    if missing:
+        raise FailedPrecondition(f"required plugins have not started: {'; '.join(missing)}")
+    await server.start(config.grpc.address, uid=config.grpc.uid, gid=config.grpc.gid)
+
+
+def _runs(graph: Graph, uri: str) -> bool:
+    return any(plugin.uri == uri and plugin.state is State.STARTED for plugin in graph.plugins)
+
+
+def _serve(server: Server, plugin: Plugin) -> None:
+    try:
+        for service in services_of(plugin.instance):
+            server.add(service)
+    except MoorageError as error:
+        plugin.state, plugin.error = State.FAILED, error
+        logger.error("service refused", extra={"plugin": plugin.uri, "error": str(error)})
+
+
+def _on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set; the second of them has its default effect."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping

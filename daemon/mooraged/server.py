@@ -1,0 +1,194 @@
+"""The gRPC server on the daemon's Unix socket.
+
+Services are added as `moorage_api.rpc.Service`: the methods come from the descriptor, the answers from the
+implementation. Errors become status codes here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from functools import cached_property
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from moorage_api.errors import FailedPrecondition, Internal, InvalidArgument, MoorageError
+from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER, Service
+from moorage_api.types import check_identifier
+from mooraged.logs import TRACE
+
+logger = logging.getLogger(__name__)
+
+_STATUS = {status.value[0]: status for status in grpc.StatusCode}
+# A status message travels in a header, percent-encoded; clients refuse headers beyond 8 KiB or so.
+_MESSAGE_MAX = 2048
+
+
+class ServerCall:
+    """`moorage_api.rpc.Call` over a gRPC context."""
+
+    __slots__ = ("__dict__", "_context")
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        return {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+
+    @cached_property
+    def namespace(self) -> str:
+        name = self.metadata.get(NAMESPACE_HEADER, "")
+        if not name:
+            raise FailedPrecondition("namespace is required")
+        return check_identifier(name, "namespace")
+
+    @cached_property
+    def lease(self) -> str:
+        return self.metadata.get(LEASE_HEADER, "")
+
+    @property
+    def remaining(self) -> float | None:
+        remaining: float | None = self._context.time_remaining()
+        return remaining
+
+
+class Server:
+    """Serves services on one Unix socket. `add` comes before `start`."""
+
+    def __init__(self, *, max_recv: int, max_send: int) -> None:
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", max_recv),
+                ("grpc.max_send_message_length", max_send),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._names: set[str] = set()
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def add(self, service: Service) -> None:
+        """Serve `service`. `InvalidArgument` where a method has no implementation, or the name is taken."""
+        name = service.name or service.descriptor.full_name
+        if name in self._names:
+            raise InvalidArgument(f"service {name} is served already")
+        handlers = {
+            method.name: self._handler(f"/{name}/{method.name}", method, service.implementation)
+            for method in service.descriptor.methods
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        self._names.add(name)
+
+    def _handler(self, path: str, method: MethodDescriptor, implementation: object) -> grpc.RpcMethodHandler[Any, Any]:
+        function = getattr(implementation, method.name, None)
+        if function is None:
+            raise InvalidArgument(f"{type(implementation).__name__} has no method {method.name} ({path})")
+        decode = GetMessageClass(method.input_type).FromString
+        encode = GetMessageClass(method.output_type).SerializeToString
+        if method.server_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if method.client_streaming
+                else grpc.unary_stream_rpc_method_handler
+            )
+            return make(self._stream(path, function), decode, encode)
+        make = grpc.stream_unary_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
+        return make(_unary(path, function), decode, encode)
+
+    def _stream(self, path: str, function: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[..., Any]:
+        async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+            started = time.monotonic()
+            failure: MoorageError | None = None
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
+            try:
+                async with aclosing(function(request, ServerCall(context))) as responses:  # type: ignore[type-var]
+                    async for response in responses:
+                        yield response
+            except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
+                failure = await _abort(path, context, error)
+            finally:
+                self._streams.discard(task)
+                _trace(path, started, failure)
+
+        return handle
+
+    async def start(self, address: str, *, uid: int = 0, gid: int = 0) -> None:
+        """Bind the socket (mode 0600, or 0660 with a group) and serve. The caller holds the address's lock."""
+        folder = os.path.dirname(address)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        # The socket must never be there with a wider mode, so the mask is set while it is made.
+        mask = os.umask(0o177)
+        try:
+            self._server.add_insecure_port(f"unix:{address}")
+        except RuntimeError as error:
+            raise FailedPrecondition(f"cannot listen on {address}: {error}") from error
+        finally:
+            os.umask(mask)
+        if uid or gid:
+            os.chown(address, uid, gid)
+            os.chmod(address, 0o660 if gid else 0o600)
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, end the streams now, and give the other calls `grace` seconds."""
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        for task in list(self._streams):
+            task.cancel()
+        await stopping
+
+
+def services_of(instance: object) -> Sequence[Service]:
+    """The services that the instance of a GRPC plugin stands for; `InvalidArgument` where it is no such thing."""
+    members = [instance] if isinstance(instance, Service) else instance
+    if not isinstance(members, Sequence) or not all(isinstance(member, Service) for member in members):
+        raise InvalidArgument(f"expected a Service or a sequence of them, got {type(instance).__name__}")
+    return members
+
+
+def _unary(path: str, function: Callable[[Any, Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def handle(request: Any, context: Any) -> Any:
+        started = time.monotonic()
+        failure: MoorageError | None = None
+        try:
+            return await function(request, ServerCall(context))
+        except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
+            failure = await _abort(path, context, error)
+        finally:
+            _trace(path, started, failure)
+
+    return handle
+
+
+async def _abort(path: str, context: Any, error: Exception) -> MoorageError:
+    """Give the call the status that `error` stands for: the one place where errors become codes."""
+    failure = as_moorage_error(path, error)
+    message = failure.message
+    context.set_code(_STATUS[failure.code.value])
+    context.set_details(message if len(message) <= _MESSAGE_MAX else f"{message[:_MESSAGE_MAX]}…")
+    return failure
+
+
+def as_moorage_error(path: str, error: Exception) -> MoorageError:
+    """`error` itself if it is one of the closed set; anything else is logged with its traceback."""
+    if isinstance(error, MoorageError):
+        return error
+    logger.error("call failed unexpectedly", exc_info=error, extra={"method": path})
+    return Internal(f"{type(error).__name__}: {error}")
+
+
+def _trace(path: str, started: float, failure: MoorageError | None) -> None:
+    if logger.isEnabledFor(TRACE):
+        fields: dict[str, Any] = {"method": path, "took": f"{(time.monotonic() - started) * 1000:.2f}ms"}
+        if failure is not None:
+            fields |= {"code": failure.code.name, "error": failure.message}
+        logger.log(TRACE, "call", extra=fields)
