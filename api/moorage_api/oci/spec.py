@@ -12,6 +12,7 @@ from typing import Any
 
 from moorage_api.errors import InvalidArgument
 from moorage_api.oci import capabilities
+from moorage_api.oci.image import RunConfig
 from moorage_api.types import TypedValue
 
 Spec = dict[str, Any]
@@ -88,35 +89,33 @@ def default_spec(*, args: Sequence[str] = (), cgroups_path: str = "", hostname: 
 
 def image_defaults(
     spec: Spec,
-    config: Mapping[str, Any],
+    config: RunConfig,
     *,
     args: Sequence[str] = (),
     entrypoint: Sequence[str] | None = None,
 ) -> None:
-    """Apply an image's `config` object (image-spec, config): environment, working folder, and the command to run.
+    """Apply an image's run configuration (image-spec, `config`): environment, working folder, and the command to run.
 
     `args` replaces the image's Cmd; `entrypoint` (None: the image's own) replaces its Entrypoint and drops its Cmd.
     The user is not applied: that takes the root file system (`moorage_api.oci.user`). `InvalidArgument` where there is
     nothing to run.
     """
-    set_env(spec, config.get("Env") or ())
-    if config.get("WorkingDir"):
-        spec["process"]["cwd"] = config["WorkingDir"]
+    set_env(spec, config.env)
+    if config.working_dir:
+        spec["process"]["cwd"] = config.working_dir
     spec["process"]["args"] = command_line(config, args=args, entrypoint=entrypoint)
 
 
-def command_line(
-    config: Mapping[str, Any], *, args: Sequence[str] = (), entrypoint: Sequence[str] | None = None
-) -> list[str]:
+def command_line(config: RunConfig, *, args: Sequence[str] = (), entrypoint: Sequence[str] | None = None) -> list[str]:
     """What a container of an image runs; the rules of `image_defaults`. An image's Entrypoint of one empty string
     is none."""
-    own = list(config.get("Entrypoint") or ())
+    own = list(config.entrypoint)
     if own == [""]:
         own = []
     head = own if entrypoint is None else list(entrypoint)
     tail = list(args)
     if not tail and not entrypoint:
-        tail = list(config.get("Cmd") or ())
+        tail = list(config.cmd)
     if not head and not tail:
         raise InvalidArgument("no command specified: neither the request nor the image has one")
     return head + tail
