@@ -1,0 +1,103 @@
+"""One connection to a daemon, seen from one namespace: headers, deadlines and errors, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from moorage_api.errors import DeadlineExceeded, MoorageError, from_code
+from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER
+
+if TYPE_CHECKING:
+    from grpc import aio
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+DEADLINE = 60.0
+"""Seconds that a unary call may take unless it says otherwise."""
+MESSAGE_MAX = 16 << 20
+"""The largest message in bytes, either way: containerd's own limit."""
+
+
+def open_channel(address: str) -> aio.Channel:
+    """A channel to the Unix socket `address` (a path, or a `unix://` URL). Nothing is dialled before the first call."""
+    path = address.removeprefix("unix://")
+    return grpc.aio.insecure_channel(
+        f"unix:{path}",
+        options=[
+            ("grpc.max_receive_message_length", MESSAGE_MAX),
+            ("grpc.max_send_message_length", MESSAGE_MAX),
+            # A daemon that is restarted is found again at once, not after the usual minutes of back-off.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+        ],
+    )
+
+
+def translate(error: grpc.RpcError) -> MoorageError:
+    """The error of `moorage_api.errors` that a failed call stands for."""
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return MoorageError(str(error))
+    details = error.details() or error.code().name.lower().replace("_", " ")
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"the daemon did not answer in time ({details})")
+    return from_code(error.code().value[0], details)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A channel bound to a namespace and, perhaps, a lease. Cheap to derive; the channel is shared."""
+
+    channel: aio.Channel
+    address: str
+    namespace: str
+    lease: str = ""
+
+    def bound(self, *, namespace: str = "", lease: str = "") -> Session:
+        """The same connection in another namespace, or under a lease."""
+        return replace(self, namespace=namespace or self.namespace, lease=lease)
+
+    @property
+    def metadata(self) -> aio.Metadata:
+        """The headers of every call."""
+        headers = [(NAMESPACE_HEADER, self.namespace)]
+        if self.lease:
+            headers.append((LEASE_HEADER, self.lease))
+        return grpc.aio.Metadata(*headers)
+
+    async def call(
+        self,
+        method: aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = DEADLINE,
+    ) -> Response:
+        """Call a unary method. Raises what `moorage_api.errors` has for the status; `DeadlineExceeded` after `timeout`
+        seconds (None: never)."""
+        try:
+            return await method(request, metadata=self.metadata, timeout=timeout)
+        except grpc.RpcError as error:
+            raise translate(error) from None
+
+    async def stream(
+        self,
+        method: aio.UnaryStreamMultiCallable[Request, Response],
+        request: Request,
+        *,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Response]:
+        """The responses of a server stream; closing the iterator cancels the call. Errors as `call`."""
+        call = method(request, metadata=self.metadata, timeout=timeout)
+        try:
+            async for response in call:
+                yield response
+        except grpc.RpcError as error:
+            raise translate(error) from None
+        finally:
+            call.cancel()

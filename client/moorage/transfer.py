@@ -1,0 +1,153 @@
+"""Pulls through the daemon's transfer service, with progress and credentials over its streaming service.
+
+Source of the protocol: containerd's `core/transfer` (types `containerd.types.transfer`) and
+`containerd.services.streaming.v1`: a stream opens with `StreamInit`, is acknowledged by one message, and is named by
+its id in the transfer's request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import grpc
+from google.protobuf.any_pb2 import Any
+
+from moorage.convert import pack, to_platform, type_name
+from moorage.session import Session, translate
+from moorage_api.errors import Unavailable
+from moorage_api.oci.platforms import default_platform
+from moorage_api.transfer import Credentials, CredentialSource, Progress, ProgressSink, PullOptions
+from moorage_api.wire import streaming_pb2, transfer_pb2
+from moorage_api.wire import transfer_types_pb2 as types
+from moorage_api.wire.streaming_pb2_grpc import StreamingStub
+from moorage_api.wire.transfer_pb2_grpc import TransferStub
+
+_LAST_PROGRESS = 2.0
+_log = logging.getLogger(__name__)
+
+Answer = Callable[[Any], Awaitable[Any | None]]
+
+
+class Transfers:
+    """Images from registries into the namespace, by the daemon's own hand."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._stub = TransferStub(session.channel)
+
+    async def pull(self, reference: str, options: PullOptions, progress: ProgressSink | None = None) -> None:
+        """Fetch the normalised `reference` and unpack it; `progress` is called in this task's loop.
+
+        Cancelling cancels the daemon's work; what was fetched stays for the next try. Errors: those of
+        `moorage_api.transfer.Transfer.pull`.
+        """
+        async with contextlib.AsyncExitStack() as streams:
+            resolver = types.RegistryResolver(host_dir=options.hosts_dir)
+            if options.plain_http is not None:
+                resolver.default_scheme = "http" if options.plain_http else "https"
+            if options.credentials is not None:
+                resolver.auth_stream = await streams.enter_async_context(
+                    self._stream("creds", _authentication(options.credentials))
+                )
+            request = transfer_pb2.TransferRequest(
+                source=pack(types.OCIRegistry(reference=reference, resolver=resolver)),
+                destination=pack(_destination(reference, options)),
+            )
+            if progress is not None:
+                request.options.progress_stream = await streams.enter_async_context(
+                    self._stream("progress", _progress(progress))
+                )
+            await self._session.call(self._stub.Transfer, request, timeout=None)
+
+    @contextlib.asynccontextmanager
+    async def _stream(self, kind: str, answer: Answer) -> AsyncIterator[str]:
+        """A stream whose messages are given to `answer`, and its answers sent back; yields the stream's id."""
+        call = StreamingStub(self._session.channel).Stream(metadata=self._session.metadata)
+        id = f"{kind}-{uuid.uuid4().hex}"
+        pump: asyncio.Task[None] | None = None
+        try:
+            try:
+                await call.write(pack(streaming_pb2.StreamInit(id=id)))
+                if await call.read() is grpc.aio.EOF:
+                    raise Unavailable("the daemon closed a stream before it was open")
+            except grpc.RpcError as error:
+                raise translate(error) from None
+            pump = asyncio.create_task(_serve(call, answer), name=f"moorage {kind} stream")
+            yield id
+            # The daemon closes the stream at the end of the transfer: what it said last is still on its way.
+            await asyncio.wait([pump], timeout=_LAST_PROGRESS)
+        finally:
+            call.cancel()
+            if pump is not None:
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
+
+
+async def _serve(call: grpc.aio.StreamStreamCall[Any, Any], answer: Answer) -> None:
+    try:
+        async for message in call:
+            reply = await answer(message)
+            if reply is not None:
+                await call.write(reply)
+    except grpc.RpcError as error:
+        # The transfer itself tells of whatever matters; without its progress it goes on.
+        _log.debug("a stream of a transfer ended early: %s", error)
+
+
+def _destination(reference: str, options: PullOptions) -> types.ImageStore:
+    platforms = [to_platform(platform) for platform in options.platforms or (default_platform(),)]
+    store = types.ImageStore(
+        name=reference,
+        labels=dict(options.labels),
+        platforms=platforms,
+        extra_references=[types.ImageReference(name=name) for name in options.names],
+    )
+    if options.unpack:
+        store.unpacks.extend(
+            types.UnpackConfiguration(platform=platform, snapshotter=options.snapshotter) for platform in platforms
+        )
+    return store
+
+
+def _progress(sink: ProgressSink) -> Answer:
+    async def show(message: Any) -> None:
+        if type_name(message) != types.Progress.DESCRIPTOR.full_name:
+            return
+        step = types.Progress.FromString(message.value)
+        sink(
+            Progress(
+                event=step.event,
+                name=step.name,
+                digest=step.desc.digest,
+                media_type=step.desc.media_type,
+                parents=tuple(step.parents),
+                progress=step.progress,
+                total=step.total,
+            )
+        )
+
+    return show
+
+
+def _authentication(source: CredentialSource) -> Answer:
+    async def reply(message: Any) -> Any | None:
+        if type_name(message) != types.AuthRequest.DESCRIPTOR.full_name:
+            return None
+        request = types.AuthRequest.FromString(message.value)
+        return pack(_auth_response(await source(request.host)))
+
+    return reply
+
+
+def _auth_response(credentials: Credentials | None) -> types.AuthResponse:
+    if credentials is None:
+        return types.AuthResponse(authType=types.NONE)
+    if credentials.header:
+        return types.AuthResponse(authType=types.HEADER, secret=credentials.header)
+    if credentials.username:
+        return types.AuthResponse(authType=types.CREDENTIALS, username=credentials.username, secret=credentials.secret)
+    return types.AuthResponse(authType=types.REFRESH, secret=credentials.secret)
