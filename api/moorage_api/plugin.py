@@ -90,11 +90,12 @@ class InitContext(Protocol[C_co]):
     def get(self, type: str, id: str = "") -> Any:
         """The instance of a required plugin; without an id, the only or the default one of its type.
 
-        `NotFound` where it is not there or failed, with its reason; `FailedPrecondition` where `requires` lacks it.
+        `NotFound` where it is not there or failed, with its reason; `FailedPrecondition` where neither `requires` nor `wants`
+        has it.
         """
 
     def get_all(self, type: str) -> dict[str, Any]:
-        """All that started of a required type, by id."""
+        """All that started of a required or wanted type, by id."""
 
     def on_ready(self, start: Callable[[], Awaitable[None]]) -> None:
         """Await `start` when every plugin is initialised, before the daemon says that it is ready."""
@@ -107,7 +108,10 @@ class InitContext(Protocol[C_co]):
 class Registration:
     """One plugin. `requires` holds types (`PluginType.CONTENT`) or single plugins (`io.containerd.content.v1.local`).
 
-    `init` returns the instance, or an awaitable of it; raising means that the plugin failed, raising `SkipPlugin` that
+    Of what it `requires`, at least one must have started, else the plugin fails; what it `wants` is started before it
+    where it is there, and may be missing or have failed.
+
+    `init` runs in a thread of its own, under a deadline; an `async` one runs on the daemon's event loop. It returns the instance, or an awaitable of it; raising means that the plugin failed, raising `SkipPlugin` that
     it does not apply here. `config` is None or a frozen `msgspec.Struct` class with a default for every field, each field annotated
     with `msgspec.Meta(description=…)`.
     """
@@ -118,6 +122,7 @@ class Registration:
     requires: Sequence[str] = ()
     config: Any = None
     documentation: str = field(default="", compare=False)
+    wants: Sequence[str] = ()
 
     @property
     def uri(self) -> str:
