@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 class Context:
     """One plugin's view of the graph: what it requires, and places of its own."""
 
-    def __init__(self, graph: Graph, plugin: Plugin, daemon: Daemon, config: Any) -> None:
+    def __init__(self, graph: Graph, plugin: Plugin, needs: Sequence[str], daemon: Daemon, config: Any) -> None:
         self._graph = graph
         self._plugin = plugin
+        self._needs = needs
         self._daemon = daemon
         self._config = config
 
@@ -53,13 +54,15 @@ class Context:
 
     def get(self, type: str, id: str = "") -> Any:
         type = str(type)
-        if not any(required == type or required.startswith(f"{type}.") for required in self._plugin.requires):
+        named = {type, f"{type}.{id}"} if id else {type}
+        alone = not id and any(need.startswith(f"{type}.") for need in self._needs)
+        if not alone and named.isdisjoint(self._needs):
             raise FailedPrecondition(f"{self._plugin.uri} does not require {type}: add it to its registration")
         return self._graph.require(type, id)
 
     def get_all(self, type: str) -> dict[str, Any]:
         type = str(type)
-        if type not in self._plugin.requires:
+        if type not in self._needs:
             raise FailedPrecondition(f"{self._plugin.uri} does not require {type}: add it to its registration")
         return self._graph.started(type)
 

@@ -78,7 +78,8 @@ def order(registrations: Sequence[Registration]) -> list[Registration]:
         required = [
             other.uri
             for other in registrations
-            if other.uri != registration.uri and matches(registration.requires, other.type.value, other.uri)
+            if other.uri != registration.uri
+            and matches((*registration.requires, *registration.wants), other.type.value, other.uri)
         ]
         sorter.add(registration.uri, *required)
     try:
@@ -90,7 +91,7 @@ def order(registrations: Sequence[Registration]) -> list[Registration]:
 
 
 def matches(requires: Iterable[str], type: str, uri: str) -> bool:
-    """Whether a plugin's `requires` covers the plugin `uri` of `type`."""
+    """Whether what a plugin requires or wants covers the plugin `uri` of `type`."""
     return any(required in (type, uri) for required in requires)
 
 
@@ -204,7 +205,8 @@ class Graph:
                 raise FailedPrecondition(self.why_not(required))
 
     async def _initialise(self, registration: Registration, plugin: Plugin) -> Any:
-        context = Context(self, plugin, self._daemon, self._configs.get(registration.uri))
+        needs = (*registration.requires, *registration.wants)
+        context = Context(self, plugin, needs, self._daemon, self._configs.get(registration.uri))
         try:
             async with asyncio.timeout(self._init_deadline):
                 if inspect.iscoroutinefunction(registration.init):

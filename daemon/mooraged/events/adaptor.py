@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from google.protobuf import descriptor_pool
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -51,7 +50,7 @@ def _lookup(message: Message, name: str, rest: Sequence[str]) -> str | None:
     if field is None:
         return None
     value = getattr(message, name)
-    if _is_map(field):
+    if isinstance(value, Mapping):
         found = value.get(".".join(rest))
         return found if isinstance(found, str) and found else None
     if isinstance(value, Message):
@@ -59,8 +58,3 @@ def _lookup(message: Message, name: str, rest: Sequence[str]) -> str | None:
     if field.is_repeated or rest:
         return None
     return str(value) or None
-
-
-def _is_map(field: FieldDescriptor) -> bool:
-    entry = field.message_type
-    return entry is not None and entry.GetOptions().map_entry
