@@ -111,8 +111,9 @@ class Registration:
     Of what it `requires`, at least one must have started, else the plugin fails; what it `wants` is started before it
     where it is there, and may be missing or have failed.
 
-    `init` runs in a thread of its own, under a deadline; an `async` one runs on the daemon's event loop. It returns the instance, or an awaitable of it; raising means that the plugin failed, raising `SkipPlugin` that
-    it does not apply here. `config` is None or a frozen `msgspec.Struct` class with a default for every field, each field annotated
+    `init` runs in a thread of its own, under a deadline; an `async` one runs on the daemon's event loop. It returns
+    the instance, or an awaitable of it; raising means that the plugin failed, raising `SkipPlugin` that it does not
+    apply here. `config` is None or a frozen `msgspec.Struct` class with a default for every field, each field annotated
     with `msgspec.Meta(description=…)`.
     """
 
