@@ -1,0 +1,1 @@
+"""What plugins and services have of the daemon: the implementation of `moorage_api.core`."""
