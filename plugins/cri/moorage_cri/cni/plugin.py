@@ -1,0 +1,114 @@
+"""One call of one CNI plugin (CNI specification, section 2: the execution protocol)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from moorage_api.errors import MoorageError, NotFound, Unavailable
+from moorage_cri.cni import process
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a call is about: which container, in which network namespace, under which interface name.
+
+    `args` becomes CNI_ARGS; `capabilities` are runtime arguments by capability name.
+    """
+
+    id: str
+    netns: str
+    interface: str = "eth0"
+    args: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Plugins:
+    """The plugins in some folders. `timeout` is in seconds, for each call."""
+
+    def __init__(self, folders: Sequence[str], timeout: float) -> None:
+        self._folders = tuple(folders)
+        self._timeout = timeout
+
+    async def call(self, command: str, attachment: Attachment, config: Mapping[str, Any]) -> Result:
+        """Run the plugin that `config` names with `command` (ADD, DEL, CHECK); its result, empty where it has none.
+
+        `NotFound` for a plugin that is not there, `DeadlineExceeded`, and `Unavailable` with its own message where it
+        reports an error.
+        """
+        kind = config["type"]
+        path = self._find(kind)
+        done = await process.run(
+            [path], self._environment(command, attachment), json.dumps(config).encode(), self._timeout
+        )
+        if done.status != 0:
+            raise Unavailable(f"CNI plugin {kind} failed ({command}): {_reason(done)}")
+        return _parse(done.stdout, kind)
+
+    def _find(self, kind: str) -> str:
+        for folder in self._folders:
+            path = os.path.join(folder, kind)
+            if os.access(path, os.X_OK) and os.path.isfile(path):
+                return path
+        raise NotFound(f"CNI plugin {kind} is not in {', '.join(self._folders)}")
+
+    def _environment(self, command: str, attachment: Attachment) -> dict[str, str]:
+        return {
+            **os.environ,
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": attachment.id,
+            "CNI_NETNS": attachment.netns,
+            "CNI_IFNAME": attachment.interface,
+            "CNI_ARGS": ";".join(f"{name}={value}" for name, value in attachment.args.items()),
+            "CNI_PATH": ":".join(self._folders),
+        }
+
+
+def request(
+    version: str,
+    network: str,
+    plugin: Mapping[str, Any],
+    capabilities: Mapping[str, Any],
+    previous: Result | None,
+) -> dict[str, Any]:
+    """What a plugin reads: its configuration with the network's name and version, those runtime arguments whose
+    capability it declares, and the result of the plugin before it."""
+    config = {key: value for key, value in plugin.items() if key != "capabilities"}
+    config |= {"name": network, "cniVersion": version}
+    declared = plugin.get("capabilities") or {}
+    runtime = {name: value for name, value in capabilities.items() if declared.get(name) and value}
+    if runtime:
+        config["runtimeConfig"] = runtime
+    if previous is not None:
+        config["prevResult"] = previous
+    return config
+
+
+def _parse(stdout: bytes, kind: str) -> Result:
+    if not stdout.strip():
+        return {}
+    try:
+        result = json.loads(stdout)
+    except ValueError as error:
+        raise Unavailable(f"CNI plugin {kind} printed a result that is not JSON: {error}") from error
+    if not isinstance(result, dict):
+        raise Unavailable(f"CNI plugin {kind} printed a result that is not a JSON object")
+    return result
+
+
+def _reason(done: process.Completed) -> str:
+    """What a failed plugin says: its error object on standard output, or else the end of its standard error."""
+    try:
+        error = _parse(done.stdout, "")
+    except MoorageError:
+        error = {}
+    text = "; ".join(str(error[key]) for key in ("msg", "details") if error.get(key))
+    if not text:
+        text = done.stderr.decode("utf-8", "replace").strip()[-1000:]
+    ending = f"exit code {done.status}" if done.status > 0 else f"killed by signal {-done.status}"
+    return text or ending
