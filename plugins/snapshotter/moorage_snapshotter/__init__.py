@@ -1,1 +1,1 @@
-"""The snapshotters that come with Moorage."""
+"""Snapshotters that come with Moorage."""

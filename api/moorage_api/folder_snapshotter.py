@@ -1,0 +1,171 @@
+"""A snapshotter that keeps each snapshot in a folder of its own: all but what is in it.
+
+For authors of snapshotters. Derive from `FolderSnapshotter`, and say what a new snapshot's folder holds (`make`), how
+it is mounted (`describe`), and which part of it is the snapshot's own files (`content`). The rest is here: the rules of
+`moorage_api.snapshots`, the order of writing that survives a power cut, and the cleaning up.
+
+Layout below the root, as in containerd: `metadata.db` (`moorage_api.snapshot_tree`), `snapshots/ID/`.
+
+The order of writing: a new folder is made, synced, then its record is written; a committed snapshot's files are
+synced, then its record is written; a removed snapshot's record goes first, then its folder. So whatever a crash leaves
+behind is a folder without a record, which `cleanup` removes; it also runs at the start.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, ResourceExhausted
+from moorage_api.linux.sync import SharedSync, sync_folder
+from moorage_api.linux.tree import disk_usage, remove_tree
+from moorage_api.mounts import Mount
+from moorage_api.snapshot_tree import Record, SnapshotTree
+from moorage_api.snapshots import Info, Kind, Usage
+from moorage_api.types import Labels
+
+logger = logging.getLogger(__name__)
+
+_TRIES_TO_MEASURE = 8
+
+
+class FolderSnapshotter(ABC):
+    """A `Snapshotter` over folders below `root`.
+
+    `durable` false leaves it to the kernel when a committed snapshot's files reach the disk: a power cut may then lose
+    them though their record is there. `remove_at_once` false leaves the folders of removed snapshots to `cleanup`.
+    """
+
+    def __init__(self, root: Path, *, durable: bool = True, remove_at_once: bool = True) -> None:
+        self.folders = root / "snapshots"
+        self.folders.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._durable = durable
+        self._remove_at_once = remove_at_once
+        self._tree = SnapshotTree(root / "metadata.db")
+        self._sync = SharedSync(str(self.folders))
+        self.cleanup()
+
+    @abstractmethod
+    def make(self, snapshot: Record, folder: str) -> None:
+        """Fill the new, empty folder of an active snapshot or a view. On `OSError` the folder is removed."""
+
+    @abstractmethod
+    def describe(self, snapshot: Record) -> list[Mount]:
+        """The mounts of an active snapshot or a view; nothing but its record decides them."""
+
+    def content(self, id: int) -> str:
+        """The folder with the snapshot's own files, which is measured and synced: here the whole of it."""
+        return self.folder(id)
+
+    def folder(self, id: int) -> str:
+        """The folder of the snapshot `id`, of any kind."""
+        return str(self.folders / str(id))
+
+    def stat(self, key: str) -> Info:
+        return self._tree.get(key).info
+
+    def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
+        return self._tree.update(info, fieldpaths)
+
+    def usage(self, key: str) -> Usage:
+        record = self._tree.get(key)
+        if record.info.kind is not Kind.ACTIVE:
+            return record.usage
+        with _files_of(key):
+            return _measure(self.content(record.id))
+
+    def mounts(self, key: str) -> list[Mount]:
+        record = self._tree.get(key)
+        if record.info.kind is Kind.COMMITTED:
+            raise FailedPrecondition(f"snapshot {key!r} is committed: only active ones and views have mounts")
+        return self.describe(record)
+
+    def prepare(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
+        return self.describe(self._tree.create(Kind.ACTIVE, key, parent, labels, self._make))
+
+    def view(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
+        return self.describe(self._tree.create(Kind.VIEW, key, parent, labels, self._make))
+
+    def commit(self, name: str, key: str, labels: Labels | None = None, *, parent: str = "") -> None:
+        """As the contract says; `parent` puts a snapshot that was made without a parent on that one."""
+        self._tree.commit(name, key, labels, self._seal, parent=parent)
+
+    def remove(self, key: str) -> None:
+        record = self._tree.remove(key)
+        if self._remove_at_once:
+            self._discard(self.folder(record.id))
+
+    def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
+        return self._tree.walk(filters)
+
+    def cleanup(self) -> None:
+        found = os.listdir(self.folders)
+        # Asked for after the listing: a folder made since then is not in it, one made before has its id here.
+        known = {str(id) for id in self._tree.ids()}
+        for name in found:
+            if name not in known:
+                self._discard(str(self.folders / name))
+
+    def close(self) -> None:
+        self._tree.close()
+        self._sync.close()
+
+    def _make(self, record: Record) -> None:
+        folder = self.folder(record.id)
+        with _files_of(record.info.name):
+            # A crash may have left a folder behind that cleanup could not remove then.
+            remove_tree(folder)
+            os.mkdir(folder, 0o700)
+            try:
+                self.make(record, folder)
+                sync_folder(folder)
+                sync_folder(str(self.folders))
+            except BaseException:
+                self._discard(folder)
+                raise
+
+    def _seal(self, record: Record) -> Usage:
+        content = self.content(record.id)
+        with _files_of(record.info.name):
+            usage = _measure(content)
+            if self._durable:
+                if usage.inodes > 1:
+                    self._sync()
+                else:
+                    sync_folder(content)
+        return usage
+
+    def _discard(self, folder: str) -> None:
+        """Remove a folder that belongs to no record. A failure is logged: the next `cleanup` tries again."""
+        try:
+            remove_tree(folder)
+        except OSError as error:
+            logger.warning("left over until the next cleanup: %s: %s", folder, error)
+
+
+def _measure(folder: str) -> Usage:
+    """The usage of a folder in which a container may be moving folders about."""
+    for _ in range(_TRIES_TO_MEASURE - 1):
+        try:
+            return Usage(*disk_usage(folder))
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return Usage(*disk_usage(folder))
+
+
+@contextmanager
+def _files_of(key: str) -> Iterator[None]:
+    """Failures of the file system as errors of the contract."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(f"snapshot {key!r}: {error}") from error
+    except OSError as error:
+        kind = ResourceExhausted if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE) else MoorageError
+        raise kind(f"snapshot {key!r}: {error}") from error

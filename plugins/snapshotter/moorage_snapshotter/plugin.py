@@ -1,0 +1,83 @@
+"""Registers the snapshotters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from moorage_api.plugin import InitContext, PluginType, Registration, SkipPlugin, hookimpl
+from moorage_api.types import Platform
+from moorage_snapshotter.native import NativeSnapshotter
+from moorage_snapshotter.overlay import OverlaySnapshotter
+from moorage_snapshotter.support import default_options, overlay_problem
+
+_ROOT = "Where snapshots are kept; empty for the plugin's folder below the daemon's root."
+_DURABLE = (
+    "Bring a snapshot's files to disk before it counts as committed. Without it a power cut may leave an image whose "
+    "files are empty."
+)
+_REMOVE_AT_ONCE = "Delete the files of a removed snapshot before the removal is answered, not at the next clean-up."
+
+
+class NativeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The snapshotter that copies."""
+
+    root_path: Annotated[str, msgspec.Meta(description=_ROOT)] = ""
+    durable: Annotated[bool, msgspec.Meta(description=_DURABLE)] = True
+    remove_at_once: Annotated[bool, msgspec.Meta(description=_REMOVE_AT_ONCE)] = True
+
+
+class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The overlayfs snapshotter."""
+
+    root_path: Annotated[str, msgspec.Meta(description=_ROOT)] = ""
+    durable: Annotated[bool, msgspec.Meta(description=_DURABLE)] = True
+    remove_at_once: Annotated[bool, msgspec.Meta(description=_REMOVE_AT_ONCE)] = True
+    mount_options: Annotated[
+        list[str],
+        msgspec.Meta(
+            description="Options for every overlay mount. `index=off`, and `userxattr` in a user namespace, are added."
+        ),
+    ] = []
+
+
+def init_overlay(context: InitContext[OverlayConfig]) -> OverlaySnapshotter:
+    """Start the overlayfs snapshotter. `SkipPlugin` where overlayfs does not work on the root's file system."""
+    config = context.config
+    root = _root(context, config.root_path)
+    options = default_options(config.mount_options)
+    problem = overlay_problem(root, options)
+    if problem:
+        raise SkipPlugin(problem)
+    snapshotter = OverlaySnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
+    context.on_stop(snapshotter.close)
+    return snapshotter
+
+
+def init_native(context: InitContext[NativeConfig]) -> NativeSnapshotter:
+    """Start the snapshotter that copies."""
+    config = context.config
+    root = _root(context, config.root_path)
+    snapshotter = NativeSnapshotter(root, durable=config.durable, remove_at_once=config.remove_at_once)
+    context.on_stop(snapshotter.close)
+    return snapshotter
+
+
+@hookimpl
+def moorage_register() -> Sequence[Registration]:
+    return [
+        Registration(PluginType.SNAPSHOTTER, "overlayfs", init_overlay, config=OverlayConfig),
+        Registration(PluginType.SNAPSHOTTER, "native", init_native, config=NativeConfig),
+    ]
+
+
+def _root(context: InitContext[OverlayConfig] | InitContext[NativeConfig], configured: str) -> Path:
+    """The folder to work in, made if need be; shown to clients under `root`, as containerd's snapshotters do."""
+    root = Path(configured) if configured else context.root
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    context.exports["root"] = str(root)
+    context.platforms.append(Platform())
+    return root
