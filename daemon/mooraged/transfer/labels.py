@@ -1,0 +1,68 @@
+"""The labels and ingest references that containerd's clients and garbage collection know, as pure functions.
+
+Source: containerd's garbage collection (https://github.com/containerd/containerd/blob/main/docs/garbage-collection.md)
+and the behaviour of its clients.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from moorage_api.oci import image
+from moorage_api.types import Descriptor, Labels
+
+UNCOMPRESSED = "containerd.io/uncompressed"
+SNAPSHOT_REF = "containerd.io/snapshot.ref"
+GC_EXPIRE = "containerd.io/gc.expire"
+GC_SNAPSHOT = "containerd.io/gc.ref.snapshot."
+_GC_CONTENT = "containerd.io/gc.ref.content."
+_SOURCE = "containerd.io/distribution.source."
+_REF_NAME = "org.opencontainers.image.ref.name"
+_LABEL_MAX = 4096
+
+
+def children_labels(children: Iterable[Descriptor]) -> dict[str, str]:
+    """What an index or a manifest keeps alive: `m.0`, `m.1` … for manifests, `config`, `l.0` … for layers."""
+    counts: Counter[str] = Counter()
+    labels = {}
+    for child in children:
+        kind = _child_kind(child.media_type)
+        number = counts[kind]
+        counts[kind] += 1
+        numbered = kind.endswith(".") or number > 0 or not kind
+        labels[f"{_GC_CONTENT}{kind}{number if numbered else ''}"] = child.digest
+    return labels
+
+
+def source_label(domain: str, path: str, known: Labels) -> dict[str, str]:
+    """The repositories of `domain` that a blob came from: those in `known`, and `path`. Nothing where the label would
+    become too long."""
+    key = _SOURCE + domain
+    value = ",".join(sorted({*filter(None, known.get(key, "").split(",")), path}))
+    return {key: value} if len(key) + len(value) <= _LABEL_MAX else {}
+
+
+def ingest_ref(descriptor: Descriptor) -> str:
+    """The name of the ingest that becomes this blob: the same for all clients, so that each resumes what another left."""
+    name = descriptor.annotations.get(_REF_NAME, "")
+    key = f"{name}@{descriptor.digest}" if name else descriptor.digest
+    return f"{_ref_kind(descriptor.media_type)}-{key}"
+
+
+def _child_kind(media_type: str) -> str:
+    if image.is_config(media_type):
+        return "config"
+    if image.is_manifest(media_type):
+        return "m."
+    return "l." if image.is_layer(media_type) else ""
+
+
+def _ref_kind(media_type: str) -> str:
+    kinds = (
+        (image.is_manifest, "manifest"),
+        (image.is_index, "index"),
+        (image.is_layer, "layer"),
+        (image.is_config, "config"),
+    )
+    return next((kind for matches, kind in kinds if matches(media_type)), "unknown")

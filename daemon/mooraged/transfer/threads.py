@@ -1,0 +1,65 @@
+"""A pool of threads for the stores, which are synchronous, and locks by key for the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Generic, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+class Threads:
+    """A pool of the transfer's own, so that a layer that takes minutes to apply keeps no other service waiting."""
+
+    def __init__(self, workers: int) -> None:
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="transfer")
+
+    async def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `call` in a thread. A cancelled caller waits for its end, which cannot be hurried: what it was working
+        on can be cleaned up only then."""
+        future = asyncio.wrap_future(self._pool.submit(call, *args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                try:
+                    await asyncio.wait([future])
+                except asyncio.CancelledError:
+                    continue
+            if not future.cancelled():
+                future.exception()
+            raise
+
+    def close(self) -> None:
+        """Let running calls end, and take no more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class KeyedLocks(Generic[K]):
+    """A lock per key, that exists while someone holds or wants it. Waiters are served in order."""
+
+    def __init__(self) -> None:
+        self._locks: dict[K, tuple[asyncio.Lock, int]] = {}
+
+    def locked(self, key: K) -> bool:
+        """Whether `hold` would wait."""
+        return key in self._locks
+
+    @asynccontextmanager
+    async def hold(self, key: K) -> AsyncIterator[None]:
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)

@@ -1,0 +1,120 @@
+"""HTTP connections: one session for the daemon, TLS per host, proxies from the environment.
+
+A request here is one request: no redirects, no login, no second try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import urllib.request
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from moorage_api.errors import FailedPrecondition
+from mooraged.transfer.failures import HostFailure
+from mooraged.transfer.hosts import Tls
+
+_READ_BUFFER = 256 << 10
+_HEADER_MAX = 64 << 10
+_CONTEXTS_MAX = 32
+
+
+class Transport:
+    """The session, made at its first use. `progress_timeout`: seconds without a byte after which a request fails."""
+
+    def __init__(self, progress_timeout: float, user_agent: str = "moorage") -> None:
+        self._progress_timeout = progress_timeout
+        self._user_agent = user_agent
+        self._session: aiohttp.ClientSession | None = None
+        self._contexts: OrderedDict[tuple[Tls, tuple[int, ...]], ssl.SSLContext] = OrderedDict()
+
+    async def send(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        tls: Tls,
+        dial_timeout: float,
+        form: Mapping[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        """The answer, whose body is not read yet: the caller closes it. Raises what aiohttp raises, and `HostFailure`
+        for TLS settings that cannot be used."""
+        proxy, proxy_auth = _proxy(url)
+        sent = CIMultiDict(headers)
+        sent.setdefault("User-Agent", self._user_agent)
+        sent.setdefault("Accept-Encoding", "identity")
+        return await self._open().request(
+            method,
+            url,
+            headers=sent,
+            data=form,
+            allow_redirects=False,
+            ssl=await self._context(tls) if url.scheme == "https" else True,
+            proxy=proxy,
+            proxy_auth=proxy_auth,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=dial_timeout, sock_read=self._progress_timeout),
+        )
+
+    async def close(self) -> None:
+        """Close all connections; a later request opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                requote_redirect_url=False,
+                read_bufsize=_READ_BUFFER,
+                max_line_size=_HEADER_MAX,
+                max_field_size=_HEADER_MAX,
+            )
+        return self._session
+
+    async def _context(self, tls: Tls) -> ssl.SSLContext:
+        """Contexts are costly to make, and connections are shared only by requests of the same one; a changed file
+        makes a new one."""
+        files = (*tls.ca, *(name for pair in tls.client for name in pair if name))
+        try:
+            key = (tls, tuple(os.stat(name).st_mtime_ns for name in files))
+            known = self._contexts.get(key)
+            context = known if known is not None else await asyncio.to_thread(_make_context, tls)
+        except (OSError, ssl.SSLError) as error:
+            raise HostFailure(FailedPrecondition(f"its TLS configuration cannot be used: {error}")) from error
+        self._contexts[key] = context
+        self._contexts.move_to_end(key)
+        while len(self._contexts) > _CONTEXTS_MAX:
+            self._contexts.popitem(last=False)
+        return context
+
+
+def _make_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if tls.skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    for authority in tls.ca:
+        context.load_verify_locations(authority)
+    for certificate, key in tls.client:
+        context.load_cert_chain(certificate, key or None)
+    return context
+
+
+def _proxy(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
+    """What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say about `url`."""
+    proxy = urllib.request.getproxies().get(url.scheme)
+    host = url.host or ""
+    if not proxy or urllib.request.proxy_bypass(host) or host in ("localhost", "127.0.0.1", "::1"):
+        return None, None
+    address = URL(proxy if "://" in proxy else f"http://{proxy}")
+    auth = aiohttp.BasicAuth(address.user, address.password or "") if address.user else None
+    return address.with_user(None), auth
