@@ -21,6 +21,18 @@ class Envelope:
     event: TypedValue
 
 
+class Subscription(Protocol):
+    """Events for one reader, who must close it (`contextlib.aclosing`)."""
+
+    def __aiter__(self) -> AsyncIterator[Envelope]: ...
+
+    async def __anext__(self) -> Envelope:
+        """The next event. `ResourceExhausted` for a reader that was cut off, `Unavailable` when the daemon stops."""
+
+    async def aclose(self) -> None:
+        """End it. Closing twice is harmless."""
+
+
 @runtime_checkable
 class EventBus(Protocol):
     """Publishing never blocks and may be called from any thread; a reader too slow for its queue is cut off."""
@@ -31,7 +43,7 @@ class EventBus(Protocol):
     def forward(self, envelope: Envelope) -> None:
         """Tell what happened elsewhere (a shim), with its own time. Errors as `publish`."""
 
-    def subscribe(self, filters: Sequence[str] = ()) -> AsyncIterator[Envelope]:
+    def subscribe(self, filters: Sequence[str] = ()) -> Subscription:
         """Events from the moment of this call that match any filter (fields: namespace, topic, event.FIELD).
 
         The subscription starts when this returns, not at the first `anext`; closing the iterator ends it.

@@ -10,13 +10,13 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 from google.protobuf.message import Message
 
 from moorage_api.errors import InvalidArgument, MoorageError, ResourceExhausted, Unavailable
-from moorage_api.events import Envelope
+from moorage_api.events import Envelope, Subscription
 from moorage_api.filters import Filter, parse
 from moorage_api.types import TypedValue, check_identifier
 from mooraged.events.adaptor import EnvelopeAdaptor
@@ -30,7 +30,7 @@ class Exchange:
     def __init__(self, queue_length: int = QUEUE_LENGTH) -> None:
         self._queue_length = queue_length
         self._lock = threading.Lock()
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscriptions: tuple[Reader, ...] = ()
 
     def publish(self, namespace: str, topic: str, event: Message) -> None:
         payload = TypedValue(event.DESCRIPTOR.full_name, event.SerializeToString())
@@ -48,13 +48,13 @@ class Exchange:
                 if subscription.filter.everything or subscription.filter.matches(adaptor):
                     subscription.push(envelope)
 
-    def subscribe(self, filters: Sequence[str] = ()) -> AsyncIterator[Envelope]:
-        subscription = Subscription(self, parse(filters), self._queue_length)
+    def subscribe(self, filters: Sequence[str] = ()) -> Subscription:
+        subscription = Reader(self, parse(filters), self._queue_length)
         with self._lock:
             self._subscriptions = (*self._subscriptions, subscription)
         return subscription
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, subscription: Reader) -> None:
         """Publish to `subscription` no more. Removing it twice is harmless."""
         with self._lock:
             self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
@@ -67,7 +67,7 @@ class Exchange:
                 subscription.fail(Unavailable("the daemon is stopping"))
 
 
-class Subscription:
+class Reader:
     """One reader's queue: an async iterator that ends when it is closed."""
 
     def __init__(self, exchange: Exchange, filter: Filter, queue_length: int) -> None:

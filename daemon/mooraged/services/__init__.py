@@ -1,0 +1,1 @@
+"""The gRPC services: a module each, which converts, calls, converts."""
