@@ -1,1 +1,68 @@
-"""The client library of Moorage and its command line."""
+"""The client library of Moorage: containers of a daemon that speaks containerd's API.
+
+    import asyncio
+    import moorage
+
+    async def main() -> None:
+        async with moorage.connect() as client:
+            await client.pull("busybox")
+            output = await client.run("busybox", ["echo", "hello"])
+            print(output.exit_status, output.stdout.decode())
+
+    asyncio.run(main())
+
+What is named here is the public interface; errors are those of `moorage_api.errors`.
+"""
+
+from moorage.client import ADDRESS, NAMESPACE, Client, Defaults, connect
+from moorage.container import ContainerHandle, State
+from moorage.create import signal_number
+from moorage.events import decode_event
+from moorage.image_config import ResolvedImage
+from moorage.introspection import Plugin, Server, Version
+from moorage.logs import Record, follow, read
+from moorage.options import Bind, ContainerOptions, Tmpfs
+from moorage.process import Output, ProcessHandle
+from moorage.stdio import Fifos
+from moorage_api.containers import Container
+from moorage_api.errors import MoorageError
+from moorage_api.events import Envelope
+from moorage_api.images import Image
+from moorage_api.runtime import Exit, Process, Status, Stdio
+from moorage_api.transfer import Credentials, Progress, PullOptions
+
+__all__ = [
+    "ADDRESS",
+    "NAMESPACE",
+    "Bind",
+    "Client",
+    "Container",
+    "ContainerHandle",
+    "ContainerOptions",
+    "Credentials",
+    "Defaults",
+    "Envelope",
+    "Exit",
+    "Fifos",
+    "Image",
+    "MoorageError",
+    "Output",
+    "Plugin",
+    "Process",
+    "ProcessHandle",
+    "Progress",
+    "PullOptions",
+    "Record",
+    "ResolvedImage",
+    "Server",
+    "State",
+    "Status",
+    "Stdio",
+    "Tmpfs",
+    "Version",
+    "connect",
+    "decode_event",
+    "follow",
+    "read",
+    "signal_number",
+]

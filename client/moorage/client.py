@@ -1,0 +1,185 @@
+"""A client of one daemon, in one namespace."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from moorage import image_config
+from moorage.container import ContainerHandle
+from moorage.containers import Containers
+from moorage.content import Content
+from moorage.create import create
+from moorage.events import Events
+from moorage.images import Images
+from moorage.introspection import Introspection
+from moorage.leases import Leases
+from moorage.namespaces import Namespaces
+from moorage.options import ContainerOptions
+from moorage.process import Output
+from moorage.session import Session, open_channel
+from moorage.snapshots import Snapshots
+from moorage.stdio import Fifos
+from moorage.tasks import Tasks
+from moorage.transfer import Transfers
+from moorage_api.errors import Unavailable
+from moorage_api.images import Image
+from moorage_api.oci import reference as references
+from moorage_api.plugin import PluginType
+from moorage_api.transfer import ProgressSink, PullOptions
+
+ADDRESS = "/run/moorage/moorage.sock"
+NAMESPACE = "default"
+_SNAPSHOTTERS = ("overlayfs", "native")
+_LEASE_HOURS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the daemon uses where a client does not say: the snapshotter, and the folder of logs (empty: none)."""
+
+    snapshotter: str
+    logs: str
+
+
+def connect(address: str = "", namespace: str = "") -> Client:
+    """A client of the daemon at `address`, the path of its socket, in `namespace`; use it with `async with`.
+
+    Without an address it is MOORAGE_ADDRESS, CONTAINERD_ADDRESS or /run/moorage/moorage.sock; without a namespace
+    MOORAGE_NAMESPACE, CONTAINERD_NAMESPACE or `default`. Nothing is dialled before the first call, which raises
+    `Unavailable` where no daemon answers.
+
+        async with moorage.connect() as client:
+            await client.pull("busybox")
+            output = await client.run("busybox", ["echo", "hello"])
+    """
+    address = address or _environment("ADDRESS") or ADDRESS
+    namespace = namespace or _environment("NAMESPACE") or NAMESPACE
+    return Client(Session(open_channel(address), address, namespace))
+
+
+def _environment(what: str) -> str:
+    return os.environ.get(f"MOORAGE_{what}") or os.environ.get(f"CONTAINERD_{what}", "")
+
+
+class Client:
+    """The daemon's services, bound to a namespace. Errors are those of `moorage_api.errors`, everywhere."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.images = Images(session)
+        self.containers = Containers(session)
+        self.content = Content(session)
+        self.leases = Leases(session)
+        self.tasks = Tasks(session)
+        self.events = Events(session)
+        self.namespaces = Namespaces(session)
+        self.introspection = Introspection(session)
+        self._defaults: Defaults | None = None
+
+    @property
+    def address(self) -> str:
+        """The path of the daemon's socket."""
+        return self.session.address
+
+    @property
+    def namespace(self) -> str:
+        return self.session.namespace
+
+    def snapshots(self, snapshotter: str) -> Snapshots:
+        """The snapshots of one snapshotter."""
+        return Snapshots(self.session, snapshotter)
+
+    def in_namespace(self, namespace: str) -> Client:
+        """The same connection, in another namespace."""
+        return Client(self.session.bound(namespace=namespace))
+
+    @contextlib.asynccontextmanager
+    async def leased(self) -> AsyncIterator[Client]:
+        """A client under a lease of its own: nothing that it makes is collected before the lease ends.
+
+        The lease ends with the context, or after a day should this process die.
+        """
+        expires = dt.datetime.now(dt.UTC) + dt.timedelta(hours=_LEASE_HOURS)
+        id = f"moorage-{uuid.uuid4().hex}"
+        await self.leases.create(id, {"containerd.io/gc.expire": expires.strftime("%Y-%m-%dT%H:%M:%SZ")})
+        try:
+            yield Client(self.session.bound(lease=id))
+        finally:
+            await self.leases.delete(id)
+
+    async def defaults(self) -> Defaults:
+        """Asked of the daemon once."""
+        if self._defaults is None:
+            types = (PluginType.SNAPSHOTTER.value, PluginType.INTERNAL.value)
+            plugins = await self.introspection.plugins(*(f"type=={type}" for type in types))
+            running = {(plugin.type, plugin.id): plugin for plugin in plugins if plugin.error is None}
+            snapshotters = [id for type, id in running if type == types[0]]
+            wanted = os.environ.get("CONTAINERD_SNAPSHOTTER", "")
+            order = [wanted] if wanted else [*_SNAPSHOTTERS, *snapshotters]
+            chosen = next((id for id in order if id in snapshotters), "")
+            if not chosen:
+                raise Unavailable(f"the daemon has no snapshotter {wanted or 'at all'}: see its plugins")
+            logs = running.get((types[1], "logs"))
+            self._defaults = Defaults(chosen, logs.exports.get("root", "") if logs else "")
+        return self._defaults
+
+    async def pull(
+        self, reference: str, options: PullOptions = PullOptions(), progress: ProgressSink | None = None
+    ) -> Image:
+        """Fetch an image from its registry and unpack it; short references are docker's (`busybox`).
+
+        `progress` is called for each step. What is here already is not fetched again. Errors: those of
+        `moorage_api.transfer.Transfer.pull`.
+        """
+        name = references.parse(reference).canonical
+        await Transfers(self.session).pull(name, options, progress)
+        return await self.images.get(name)
+
+    async def image(self, reference: str) -> image_config.ResolvedImage:
+        """An image that is here, on this machine's platform. `NotFound`, `InvalidArgument` for the reference."""
+        image = await self.images.get(references.parse(reference).canonical)
+        return await image_config.resolve(self.content, image)
+
+    async def create(self, image: str, options: ContainerOptions = ContainerOptions()) -> ContainerHandle:
+        """Make a container of an image that is here; it does not run yet.
+
+        `NotFound` for the image or its user, `AlreadyExists` for the name, `InvalidArgument`.
+        """
+        return (await create(self, await self.image(image), options)).handle
+
+    async def container(self, id: str) -> ContainerHandle:
+        """A container by its id. `NotFound`."""
+        return ContainerHandle(self, await self.containers.get(id))
+
+    async def run(
+        self, image: str, args: list[str] | None = None, *, input: bytes = b"", options: ContainerOptions | None = None
+    ) -> Output:
+        """Run a command in a new container to its end, remove the container, and return exit status and output."""
+        options = options or ContainerOptions(args=args or ())
+        created = await create(self, await self.image(image), options)
+        container = created.handle
+        try:
+            async with Fifos(stdin=bool(input)) as fifos:
+                process = await container.create_task(fifos.stdio, created.mounts)
+                return await process.run_captured(fifos, input)
+        finally:
+            await container.remove(force=True)
+
+    async def close(self) -> None:
+        """Close the connection, also for the clients derived from this one."""
+        await self.session.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

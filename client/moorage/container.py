@@ -1,0 +1,280 @@
+"""A container and its life: start, exec, stop, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from signal import SIGKILL, SIGTERM
+from typing import TYPE_CHECKING
+
+from moorage import labels
+from moorage.process import Output, ProcessHandle
+from moorage.rootfs import user_of_process
+from moorage.stdio import Fifos, remove_kept
+from moorage_api.containers import Container
+from moorage_api.errors import FailedPrecondition, NotFound
+from moorage_api.mounts import Mount
+from moorage_api.oci import spec as oci
+from moorage_api.runtime import Exit, Process, Status, Stdio
+
+if TYPE_CHECKING:
+    from moorage.client import Client
+
+STOP_SECONDS = 10.0
+_KILL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A container's state: `created`, `running`, `paused` or `exited`. Times are Unix nanoseconds, zero if unknown;
+    `exit_status` is None where nobody saw how it ended."""
+
+    status: str
+    pid: int = 0
+    exit_status: int | None = None
+    exited_at: int = 0
+
+    @property
+    def running(self) -> bool:
+        return self.status in ("running", "paused")
+
+
+_STATUS = {
+    Status.UNKNOWN: "created",
+    Status.CREATED: "created",
+    Status.RUNNING: "running",
+    Status.STOPPED: "exited",
+    Status.PAUSED: "paused",
+    Status.PAUSING: "paused",
+}
+
+
+def state_of(record: Container, process: Process | None) -> State:
+    """The state that a record and its task (None: it has none) make together."""
+    if process is None:
+        status = record.labels.get(labels.EXIT_STATUS, "")
+        if not status:
+            return State("created")
+        at = record.labels.get(labels.EXITED_AT, "0")
+        return State("exited", 0, int(status), int(at))
+    if process.status is Status.STOPPED:
+        return State("exited", 0, process.exit_status, process.exited_at)
+    return State(_STATUS[process.status], process.pid)
+
+
+class ContainerHandle:
+    """A container of a client's namespace. `record` is as it was when the handle was made."""
+
+    def __init__(self, client: Client, record: Container) -> None:
+        self._client = client
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def name(self) -> str:
+        """The name that its maker gave, or the short id."""
+        return labels.name_of(self.record)
+
+    @property
+    def log_path(self) -> str:
+        """Where its output is kept while it runs detached; empty where it is kept nowhere."""
+        return self.record.labels.get(labels.LOG_PATH, "")
+
+    @property
+    def main(self) -> ProcessHandle:
+        """Its first process."""
+        return ProcessHandle(self._client.tasks, self.id)
+
+    async def process(self) -> Process | None:
+        """Its task, None where there is none."""
+        try:
+            return await self._client.tasks.get(self.id)
+        except NotFound:
+            return None
+
+    async def state(self) -> State:
+        """Whether it runs, and how it ended."""
+        return state_of(self.record, await self.process())
+
+    async def create_task(self, stdio: Stdio, rootfs: Sequence[Mount] = ()) -> ProcessHandle:
+        """Create its task, to be started; what is left of an earlier run is cleared away first.
+
+        `FailedPrecondition` where it runs already. Without `stdio` paths its output goes nowhere.
+        """
+        if not rootfs:
+            await self._clear()
+            rootfs = await self._client.snapshots(self.record.snapshotter).mounts(self.record.snapshot_key)
+        await self._client.tasks.create(self.id, rootfs=rootfs, stdio=stdio, options=self.record.runtime.options)
+        return self.main
+
+    async def start(self, rootfs: Sequence[Mount] = ()) -> int:
+        """Start it detached, its output going to its log; returns the pid."""
+        await asyncio.to_thread(self._make_log_folder)
+        log = f"cri://{self.log_path}" if self.log_path else ""
+        terminal = bool(oci.decode(self.record.spec)["process"].get("terminal"))
+        process = await self.create_task(Stdio("", log, "" if terminal else log, terminal), rootfs)
+        return await process.start()
+
+    async def wait(self) -> Exit:
+        """Return when it has ended. `NotFound` where it was never started."""
+        return await self.main.wait()
+
+    async def kill(self, signal: int = SIGKILL) -> None:
+        """Send a signal to its first process. `FailedPrecondition` where it does not run."""
+        try:
+            await self.main.kill(signal)
+        except NotFound as error:
+            raise FailedPrecondition(f"container {self.name} is not running") from error
+
+    async def stop(self, timeout: float = STOP_SECONDS) -> Exit | None:
+        """Ask it to end with its stop signal, kill it after `timeout` seconds; None where it does not run.
+
+        The task is gone afterwards; the record says how it ended.
+        """
+        process = await self.process()
+        if process is None or process.status is Status.CREATED:
+            await self._discard(process)
+            return None
+        if process.status is not Status.STOPPED:
+            signal = int(self.record.labels.get(labels.STOP_SIGNAL, SIGTERM))
+            await self._end(signal, timeout)
+        return await self.finish()
+
+    async def finish(self) -> Exit | None:
+        """Delete the ended task and keep how it ended in the record. None where someone else was first."""
+        process = await self.process()
+        try:
+            exit = await self.main.delete()
+        except NotFound:
+            return None
+        if process is not None:
+            remove_kept(process.stdio)
+        status = {labels.EXIT_STATUS: str(exit.status), labels.EXITED_AT: str(exit.at)}
+        changed = replace(self.record, labels={**self.record.labels, **status})
+        # Gone already where it was removed meanwhile: then there is nobody to tell.
+        with contextlib.suppress(NotFound):
+            self.record = await self._client.containers.update(changed, [f"labels.{key}" for key in status])
+        return exit
+
+    async def remove(self, *, force: bool = False) -> None:
+        """Remove it, its writable layer and its log; a running one only by `force`, which kills it first.
+
+        `FailedPrecondition` where it runs.
+        """
+        process = await self.process()
+        if process is not None:
+            if process.status not in (Status.STOPPED, Status.CREATED):
+                if not force:
+                    raise FailedPrecondition(
+                        f"container {self.name} is {_STATUS[process.status]}: stop it first, or remove it by force"
+                    )
+                await self._end(SIGKILL, _KILL_SECONDS)
+            await self._discard(process)
+        await self._client.containers.delete(self.id)
+        if self.record.snapshot_key:
+            with contextlib.suppress(NotFound):
+                await self._client.snapshots(self.record.snapshotter).remove(self.record.snapshot_key)
+        await asyncio.to_thread(self._remove_log)
+
+    async def add_process(
+        self,
+        args: Sequence[str],
+        stdio: Stdio,
+        *,
+        env: Sequence[str] = (),
+        user: str = "",
+        workdir: str = "",
+    ) -> ProcessHandle:
+        """Add a process to the running container, to be started. `FailedPrecondition` where it does not run."""
+        process = await self.process()
+        if process is None or process.status is not Status.RUNNING:
+            state = state_of(self.record, process).status
+            raise FailedPrecondition(f"container {self.name} is not running (it is {state})")
+        spec = oci.decode(self.record.spec)
+        request = oci.exec_process(spec, args, env=env, cwd=workdir, terminal=stdio.terminal)
+        if user:
+            who = await asyncio.to_thread(user_of_process, process.pid, user)
+            oci.set_user({"process": request}, who.uid, who.gid, who.groups)
+        exec_id = uuid.uuid4().hex
+        try:
+            await self._client.tasks.exec(self.id, exec_id, oci.encode(request, oci.PROCESS_URL), stdio)
+        except NotFound as error:
+            raise FailedPrecondition(f"container {self.name} is not running") from error
+        return ProcessHandle(self._client.tasks, self.id, exec_id)
+
+    async def exec(
+        self,
+        args: Sequence[str],
+        *,
+        input: bytes = b"",
+        env: Sequence[str] = (),
+        user: str = "",
+        workdir: str = "",
+    ) -> Output:
+        """Run a command in it to its end, and return its exit status and output."""
+        async with Fifos(stdin=bool(input)) as fifos:
+            process = await self.add_process(args, fifos.stdio, env=env, user=user, workdir=workdir)
+            return await process.run_captured(fifos, input)
+
+    async def _clear(self) -> None:
+        """Make room for a new task."""
+        process = await self.process()
+        if process is None:
+            return
+        if process.status not in (Status.STOPPED, Status.CREATED):
+            raise FailedPrecondition(f"container {self.name} is {_STATUS[process.status]} already")
+        await self._discard(process)
+
+    async def _discard(self, process: Process | None) -> None:
+        """Delete a task that does not run."""
+        if process is not None:
+            with contextlib.suppress(NotFound):
+                await self.main.delete()
+            remove_kept(process.stdio)
+
+    async def _end(self, signal: int, timeout: float) -> None:
+        """Signal it, wait `timeout` seconds, then kill it. One that has ended meanwhile is no error."""
+        waiting = asyncio.create_task(self.main.wait(), name="moorage wait")
+        try:
+            for number, patience in ((signal, timeout), (SIGKILL, _KILL_SECONDS)):
+                with contextlib.suppress(NotFound):
+                    await self.main.kill(number)
+                done, _ = await asyncio.wait([waiting], timeout=patience)
+                if done:
+                    with contextlib.suppress(NotFound):
+                        waiting.result()
+                    return
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        raise FailedPrecondition(f"container {self.name} does not end, not even by SIGKILL")
+
+    def _make_log_folder(self) -> None:
+        if self.log_path:
+            os.makedirs(os.path.dirname(self.log_path), mode=0o700, exist_ok=True)
+
+    def _remove_log(self) -> None:
+        """Remove the log's folder, if it is this container's own: a label is not trusted with more."""
+        folder = os.path.dirname(self.log_path)
+        if os.path.basename(folder) == self.id:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def uptime(pid: int) -> float | None:
+    """Seconds since a process was started, from /proc; None where it is not to be seen."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            # The second field, the command's name, may hold spaces and brackets.
+            ticks = int(stat.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,140 @@
+"""Containers from images: a snapshot, a specification, a record; all of them, or none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from moorage import labels, names
+from moorage.container import ContainerHandle
+from moorage.image_config import ResolvedImage
+from moorage.options import ContainerOptions, build_spec
+from moorage.rootfs import is_root, user_of_mounts
+from moorage.unpack import unpack
+from moorage_api.containers import Container, Runtime
+from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, MoorageError, NotFound
+from moorage_api.mounts import Mount
+from moorage_api.oci import spec as oci
+
+if TYPE_CHECKING:
+    from moorage.client import Client
+
+_NAME_TRIES = 20
+LOG_FILE = "0.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new container, and how its root file system is mounted."""
+
+    handle: ContainerHandle
+    mounts: Sequence[Mount]
+
+
+async def create(client: Client, image: ResolvedImage, options: ContainerOptions) -> Created:
+    """Make a container's record. On an error nothing stays: neither record nor snapshot.
+
+    `AlreadyExists` for the name, with its holder; `NotFound` for a user that the image does not know;
+    `InvalidArgument` for options that do not make sense.
+    """
+    if options.name:
+        names.check_name(options.name)
+    id = names.random_id()
+    spec = build_spec(options, image.config.config, id)
+    defaults = await client.defaults()
+    snapshotter = options.snapshotter or defaults.snapshotter
+    async with client.leased() as leased:
+        mounts = await _prepare(leased, image, snapshotter, id)
+        try:
+            await _set_user(spec, mounts, options.user or image.config.config.user)
+            record = Container(
+                id=id,
+                runtime=Runtime(options.runtime),
+                spec=oci.encode(spec),
+                image=image.image.name,
+                snapshotter=snapshotter,
+                snapshot_key=id,
+                labels=_labels(client, image, options, defaults.logs, id),
+                extensions={labels.OPTIONS: labels.pack_options(options)},
+            )
+            created = await _store(client, record, options)
+        except BaseException:
+            with contextlib.suppress(MoorageError):
+                await client.snapshots(snapshotter).remove(id)
+            raise
+    return Created(ContainerHandle(client, created), mounts)
+
+
+async def _prepare(leased: Client, image: ResolvedImage, snapshotter: str, key: str) -> list[Mount]:
+    """The container's own snapshot; the image is unpacked first where this snapshotter does not have it."""
+    snapshots = leased.snapshots(snapshotter)
+    try:
+        return await snapshots.prepare(key, image.chain_id)
+    except NotFound:
+        await unpack(leased.session, image, snapshotter)
+        return await snapshots.prepare(key, image.chain_id)
+
+
+async def _set_user(spec: oci.Spec, mounts: Sequence[Mount], user: str) -> None:
+    try:
+        who = await asyncio.to_thread(user_of_mounts, mounts, user)
+    except FailedPrecondition:
+        # Without the right to mount, root is still root.
+        if not is_root(user):
+            raise
+        return
+    oci.set_user(spec, who.uid, who.gid, who.groups)
+
+
+def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, logs: str, id: str) -> dict[str, str]:
+    found = labels.fitting(image.config.config.labels) | dict(options.labels)
+    found[labels.NAME] = options.name or names.random_name()
+    if logs:
+        found[labels.LOG_PATH] = os.path.join(logs, client.namespace, id, LOG_FILE)
+    stop_signal = options.stop_signal or image.config.config.stop_signal
+    if stop_signal:
+        found[labels.STOP_SIGNAL] = str(signal_number(stop_signal))
+    return found
+
+
+async def _store(client: Client, record: Container, options: ContainerOptions) -> Container:
+    for tries in range(_NAME_TRIES):
+        try:
+            return await client.containers.create(record)
+        except AlreadyExists as error:
+            name = record.labels[labels.NAME]
+            if options.name:
+                raise await _name_taken(client, name, error) from error
+            record = replace(record, labels={**record.labels, labels.NAME: names.random_name(tries)})
+    raise AlreadyExists("no free name was found for the container: give it one")
+
+
+async def _name_taken(client: Client, name: str, error: AlreadyExists) -> AlreadyExists:
+    """The error with the holder's id, which the daemon's own may lack."""
+    holders = await client.containers.list(f'labels."{labels.NAME}"=={name}')
+    if not holders:
+        return error
+    return AlreadyExists(
+        f"the name {name!r} is in use by container {holders[0].id[:12]}: remove that container, or choose another name"
+    )
+
+
+def signal_number(text: str) -> int:
+    """`TERM`, `SIGTERM` or `15` as a number. `InvalidArgument`."""
+    if text.isdecimal() and 0 < int(text) < signal.NSIG:
+        return int(text)
+    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
+    try:
+        return signal.Signals[name].value
+    except KeyError:
+        pass
+    for base, number in (("SIGRTMIN", signal.SIGRTMIN), ("SIGRTMAX", signal.SIGRTMAX)):
+        offset = name.removeprefix(base)
+        if name.startswith(base) and offset.lstrip("+-").isdecimal():
+            return number + int(offset)
+    raise InvalidArgument(f"unknown signal {text!r}: expected a name, as TERM, or a number from 1 to {signal.NSIG - 1}")

@@ -1,0 +1,168 @@
+"""What a container is asked to be, and the OCI specification that this makes. No I/O but a look at the host's devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from moorage_api.errors import InvalidArgument
+from moorage_api.oci import capabilities, devices, seccomp
+from moorage_api.oci import spec as oci
+from moorage_api.oci.image import RunConfig
+
+RUNTIME = "io.containerd.runc.v2"
+CGROUP_PARENT = "/moorage"
+NETWORKS = ("none", "host")
+_HOST_FILES = ("/etc/hosts", "/etc/resolv.conf")
+_CPU_PERIOD = 100_000
+_MEMORY_LEAST = 6 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A folder or file of the host inside the container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A file system in memory inside the container; `options` as mount(8) takes them (`size=64m`)."""
+
+    target: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerOptions:
+    """How to make a container from an image. What is empty is as the image says, or the default.
+
+    `memory` is bytes and `cpus` processors, zero for no limit; `pids_limit` zero for none. `entrypoint` None keeps the
+    image's own, an empty sequence removes it. `cgroup_parent` is an absolute path below the cgroup root.
+    """
+
+    name: str = ""
+    args: Sequence[str] = ()
+    entrypoint: Sequence[str] | None = None
+    env: Sequence[str] = ()
+    user: str = ""
+    workdir: str = ""
+    hostname: str = ""
+    network: str = "none"
+    terminal: bool = False
+    privileged: bool = False
+    read_only: bool = False
+    binds: Sequence[Bind] = ()
+    tmpfs: Sequence[Tmpfs] = ()
+    devices: Sequence[str] = ()
+    cap_add: Sequence[str] = ()
+    cap_drop: Sequence[str] = ()
+    memory: int = 0
+    cpus: float = 0.0
+    pids_limit: int = 0
+    no_new_privileges: bool = False
+    seccomp: bool = True
+    stop_signal: str = ""
+    auto_remove: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = RUNTIME
+    cgroup_parent: str = CGROUP_PARENT
+    snapshotter: str = ""
+
+
+def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spec:
+    """The specification of a container, all but its user. `InvalidArgument` for what does not make sense."""
+    hostname = options.hostname or (os.uname().nodename if options.network == "host" else id[:12])
+    spec = oci.default_spec(cgroups_path=f"{options.cgroup_parent.rstrip('/')}/{id}", hostname=hostname)
+    # An ordinary program of an image expects its own /run, and to find setuid programs working.
+    oci.remove_mounts(spec, "/run")
+    spec["process"]["noNewPrivileges"] = options.no_new_privileges
+    spec["process"].pop("rlimits", None)
+    image = msgspec.to_builtins(config)
+    oci.image_defaults(spec, image, args=options.args, entrypoint=options.entrypoint)
+    oci.set_env(spec, [f"HOSTNAME={hostname}"])
+    if options.terminal:
+        oci.set_terminal(spec)
+    oci.set_env(spec, _with_own_values(options.env))
+    if options.workdir:
+        spec["process"]["cwd"] = _absolute(options.workdir, "the working directory")
+    spec["root"]["readonly"] = options.read_only
+    _set_privileges(spec, options)
+    _set_network(spec, options)
+    _set_mounts(spec, options)
+    _set_limits(spec, options)
+    return spec
+
+
+def _with_own_values(env: Sequence[str]) -> list[str]:
+    """A bare `NAME` takes the caller's own value, and is left out where there is none (as docker does)."""
+    own = [f"{entry}={os.environ[entry]}" for entry in env if "=" not in entry and entry in os.environ]
+    return [entry for entry in env if "=" in entry] + own
+
+
+def _set_privileges(spec: oci.Spec, options: ContainerOptions) -> None:
+    held = capabilities.held()
+    base = held if options.privileged else capabilities.DEFAULT
+    names = capabilities.adjust(base, options.cap_add, options.cap_drop, everything=held)
+    if options.privileged:
+        oci.set_privileged(spec, names)
+        nodes = devices.host_devices()
+    else:
+        oci.set_capabilities(spec, names)
+        if options.seccomp:
+            spec["linux"]["seccomp"] = seccomp.default_profile(names)
+        nodes = []
+    for node in nodes:
+        oci.add_device(spec, node)
+    for wanted in options.devices:
+        host, _, rest = wanted.partition(":")
+        inside, _, access = rest.partition(":")
+        for node in devices.devices(host, inside or host):
+            oci.add_device(spec, node, access or "rwm")
+
+
+def _set_network(spec: oci.Spec, options: ContainerOptions) -> None:
+    if options.network not in NETWORKS:
+        raise InvalidArgument(f"unknown network {options.network!r}: expected {' or '.join(NETWORKS)}")
+    if options.network == "host":
+        oci.host_namespace(spec, "network")
+        for path in _HOST_FILES:
+            if os.path.exists(path):
+                oci.add_mount(spec, path, os.path.realpath(path), options=("bind", "ro"))
+
+
+def _set_mounts(spec: oci.Spec, options: ContainerOptions) -> None:
+    for tmpfs in options.tmpfs:
+        target = _absolute(tmpfs.target, "the target of a tmpfs")
+        base = ("noexec", "nosuid", "nodev")
+        oci.add_mount(spec, target, "tmpfs", type="tmpfs", options=tmpfs.options or base)
+    for bind in options.binds:
+        target = _absolute(bind.target, "the target of a volume")
+        mode = "ro" if bind.read_only else "rw"
+        source = _absolute(bind.source, "the source of a volume")
+        oci.add_mount(spec, target, source, options=("rbind", "rprivate", mode))
+
+
+def _set_limits(spec: oci.Spec, options: ContainerOptions) -> None:
+    resources = spec["linux"]["resources"]
+    if options.memory:
+        if options.memory < _MEMORY_LEAST:
+            raise InvalidArgument(f"a memory limit of {options.memory} bytes is too small: at least 6 MiB")
+        resources["memory"] = {"limit": options.memory}
+    if options.cpus:
+        if not 0.01 <= options.cpus <= (os.cpu_count() or 1):
+            raise InvalidArgument(f"cpus is {options.cpus:g}: expected 0.01 to {os.cpu_count()}")
+        resources["cpu"] = {"quota": round(options.cpus * _CPU_PERIOD), "period": _CPU_PERIOD}
+    if options.pids_limit > 0:
+        resources["pids"] = {"limit": options.pids_limit}
+
+
+def _absolute(path: str, what: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidArgument(f"{what} is {path!r}: expected an absolute path")
+    return path

@@ -1,0 +1,101 @@
+"""One process of a container: the first one, or one that was added to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from moorage.stdio import Fifos, Sink, Source, collector
+from moorage.tasks import Tasks
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
+from moorage_api.runtime import Exit, Process
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a process that ran to its end gave: its exit status (128 plus the signal that killed it) and its output."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class ProcessHandle:
+    """A created process. `exec_id` is empty for a container's first one."""
+
+    def __init__(self, tasks: Tasks, container_id: str, exec_id: str = "") -> None:
+        self._tasks = tasks
+        self.container_id = container_id
+        self.exec_id = exec_id
+
+    async def start(self) -> int:
+        """Let it run; returns its pid. On an error the process is gone as if it had never been created."""
+        try:
+            return await self._tasks.start(self.container_id, self.exec_id)
+        except MoorageError:
+            with contextlib.suppress(NotFound, FailedPrecondition):
+                await self.delete()
+            raise
+
+    async def get(self) -> Process:
+        """`NotFound`."""
+        return await self._tasks.get(self.container_id, self.exec_id)
+
+    async def wait(self) -> Exit:
+        """Return when it has exited. `NotFound`."""
+        return await self._tasks.wait(self.container_id, self.exec_id)
+
+    async def kill(self, signal: int) -> None:
+        """Send a signal. `NotFound` also when it has exited."""
+        await self._tasks.kill(self.container_id, signal, self.exec_id)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Tell its terminal the size in characters."""
+        await self._tasks.resize(self.container_id, width, height, self.exec_id)
+
+    async def close_stdin(self) -> None:
+        """Let it see the end of its input. One that has exited needs none: no error."""
+        with contextlib.suppress(NotFound, FailedPrecondition):
+            await self._tasks.close_io(self.container_id, self.exec_id)
+
+    async def delete(self) -> Exit:
+        """Forget it after its end. `FailedPrecondition` while it runs, `NotFound`."""
+        return await self._tasks.delete(self.container_id, self.exec_id)
+
+    async def run(self, fifos: Fifos, stdout: Sink, stderr: Sink | None = None, stdin: Source | None = None) -> Exit:
+        """Start it and hand its streams on until it has ended and all has been read. It stays to be deleted.
+
+        Errors of `start`; what a sink raises ends the handing on, not the process.
+        """
+        waiting = asyncio.create_task(self.wait(), name="moorage wait")
+        try:
+            fifos.read_into(stdout, stderr)
+            await self.start()
+            if stdin is not None:
+                fifos.write_from(stdin, self.close_stdin)
+            exit = await waiting
+        finally:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        await fifos.drained()
+        return exit
+
+    async def run_captured(self, fifos: Fifos, input: bytes = b"") -> Output:
+        """Run it with `input` and keep what it writes; deleted at the end, killed if the caller is cancelled."""
+        stdout, stderr = bytearray(), bytearray()
+        pieces = iter((input, b""))
+
+        async def source() -> bytes:
+            return next(pieces, b"")
+
+        try:
+            exit = await self.run(fifos, collector(stdout), collector(stderr), source if input else None)
+        except asyncio.CancelledError:
+            with contextlib.suppress(MoorageError):
+                await self.kill(9)
+                await self.wait()
+                await self.delete()
+            raise
+        await self.delete()
+        return Output(exit.status, bytes(stdout), bytes(stderr))
