@@ -76,8 +76,10 @@ class TaskManager(Protocol):
         stdio: Stdio = Stdio(),
         options: TypedValue | None = None,
         checkpoint: str = "",
+        runtime: str = "",
     ) -> Process:
-        """Create the task of a container from its record; with a `sandbox_id` there, in that sandbox's shim.
+        """Create the task of a container from its record; with a `sandbox_id` there, in that sandbox's shim. `runtime`
+        replaces the record's runtime name; `checkpoint` is a folder to restore from.
 
         Without `rootfs`, the mounts are those of the container's snapshot. On an error nothing stays: no bundle,
         mount, cgroup or process, and the message names the step. `AlreadyExists`, `NotFound`.
