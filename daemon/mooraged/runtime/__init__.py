@@ -1,0 +1,1 @@
+"""The runtime: shims, the tasks and sandboxes in them, and what survives a restart of the daemon."""

@@ -1,0 +1,38 @@
+"""Fixtures of the runtime's tests: a root file system, and runtimes over shims of several kinds."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.images import BUSYBOX
+from support.runtime import World
+
+
+@pytest.fixture(scope="session")
+def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A root file system with busybox and links to its usual commands."""
+    root = tmp_path_factory.mktemp("rootfs")
+    for name in ("bin", "dev", "proc", "sys", "etc", "tmp", "run"):
+        (root / name).mkdir()
+    shutil.copy2(BUSYBOX, root / "bin/busybox")
+    for name in ("sh", "sleep", "echo", "true", "false", "cat", "kill"):
+        (root / "bin" / name).symlink_to("busybox")
+    yield root
+
+
+@pytest.fixture
+async def world(busybox_root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A started runtime with foreign shims; everything that it leaves is swept away."""
+    name, value = "MOORAGE_TEST_ID", uuid.uuid4().hex[:8]
+    monkeypatch.setenv(name, value)  # inherited by shims and containers' runtimes
+    world = World(Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp")), busybox_root, f"{name}={value}", {})
+    await world.start()
+    yield world
+    await world.stop()
+    world.remove()

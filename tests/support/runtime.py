@@ -1,0 +1,181 @@
+"""A runtime on folders of its own, which can be stopped and started again over the same state."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from moorage_api.containers import Container
+from moorage_api.containers import Runtime as RuntimeName
+from moorage_api.core import Daemon
+from moorage_api.errors import NotFound
+from moorage_api.events import Envelope
+from moorage_api.mounts import Mount
+from moorage_api.oci import spec as oci
+from moorage_api.shim import ShimLauncher
+from moorage_api.types import TypedValue
+from mooraged.events.exchange import Exchange
+from mooraged.runtime.config import RuntimeConfig, RuntimeEntry
+from mooraged.runtime.runtime import Runtime
+from mooraged.runtime.tasks import NamespacedTasks
+from mooraged.runtime.ttrpc_server import TtrpcServer
+from mooraged.services import events_ttrpc
+from support.leftovers import cgroup_processes, cgroups, mounts_below, sweep
+
+DEBIAN = "io.containerd.debian.v2"
+NAMESPACE = "testing"
+
+
+class Containers:
+    """The records of one namespace, in memory."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Container] = {}
+
+    def get(self, id: str) -> Container:
+        if id not in self.records:
+            raise NotFound(f"container {id} not found")
+        return self.records[id]
+
+
+class View:
+    """What the runtime needs of one namespace."""
+
+    def __init__(self, rootfs: Sequence[Mount]) -> None:
+        self.containers = Containers()
+        self.content: Any = None
+        self._rootfs = rootfs
+
+    def snapshotter(self, name: str = "") -> View:
+        return self
+
+    def mounts(self, key: str) -> Sequence[Mount]:
+        return self._rootfs
+
+
+class Records:
+    """The records of all namespaces."""
+
+    def __init__(self, rootfs: Sequence[Mount]) -> None:
+        self._rootfs = rootfs
+        self._views: dict[str, View] = {}
+
+    def bind(self, namespace: str, lease: str = "") -> View:
+        return self._views.setdefault(namespace, View(self._rootfs))
+
+
+class World:
+    """One daemon's runtime. `launchers` are the shim plugins; each runtime name in `entries` is configured."""
+
+    def __init__(self, folder: Path, rootfs: Path, tag: str, launchers: Mapping[str, ShimLauncher]) -> None:
+        self.folder = folder
+        self.tag = tag
+        self.cgroup = f"moorage-{tag.rpartition('=')[2]}"
+        self.daemon = Daemon("test", folder / "root", folder / "state", str(folder / "d.sock"), str(folder / "t.sock"))
+        self.records = Records([Mount("bind", str(rootfs), options=("rbind", "rw"))])
+        self.config = RuntimeConfig(
+            runtimes={DEBIAN: RuntimeEntry(shim="containerd-shim-runc-v2", binary="runc")}, call_timeout=5.0
+        )
+        self.launchers = launchers
+        self.task_folder = folder / "state" / "tasks"
+        self.sandbox_folder = folder / "state" / "sandboxes"
+        self.bus = Exchange(4096)
+        self.events: list[Envelope] = []
+        self._collector: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """A new daemon over the same folders and records, with a bus that nobody else has heard."""
+        self.daemon.state.mkdir(parents=True, exist_ok=True)
+        self.bus = Exchange(4096)
+        self.events = []
+        self._collector = asyncio.create_task(self._collect(self.bus.subscribe()))
+        self.runtime = Runtime(
+            self.daemon,
+            self.config,
+            self.bus,
+            self.records,
+            self.launchers,
+            self.task_folder,
+            self.sandbox_folder,
+        )
+        self._server = TtrpcServer([events_ttrpc.service(self.runtime)])
+        await self._server.start(self.daemon.ttrpc_address)
+        await self.runtime.start()
+
+    async def stop(self) -> None:
+        """As a daemon ends: connections are closed, nothing is written."""
+        await self._server.close()
+        await self.runtime.stop()
+        if self._collector is not None:
+            self._collector.cancel()
+            await asyncio.gather(self._collector, return_exceptions=True)
+
+    async def restart(self, **config: Any) -> None:
+        await self.stop()
+        self.config = msgspec.structs.replace(self.config, **config)
+        await self.start()
+
+    @property
+    def tasks(self) -> NamespacedTasks:
+        return self.runtime.tasks(NAMESPACE)
+
+    def container(
+        self, id: str, *args: str, runtime: str = DEBIAN, sandbox_id: str = "", options: TypedValue | None = None
+    ) -> str:
+        """Record a container of busybox that runs `args`; returns its id."""
+        spec = oci.default_spec(args=args, cgroups_path=f"/{self.cgroup}/{id}", hostname=id)
+        # The container shares the root file system with others: keep it from writing there.
+        record = Container(
+            id,
+            RuntimeName(runtime, options),
+            oci.encode(spec),
+            snapshotter="test",
+            snapshot_key=id,
+            sandbox_id=sandbox_id,
+        )
+        self.records.bind(NAMESPACE).containers.records[id] = record
+        return id
+
+    def change_spec(self, id: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Alter the specification of a recorded container."""
+        records = self.records.bind(NAMESPACE).containers.records
+        spec = oci.decode(records[id].spec)
+        change(spec)
+        records[id] = replace(records[id], spec=oci.encode(spec))
+
+    def topics(self, container_id: str) -> list[str]:
+        """The topics of the events of one container, in order."""
+        needle = container_id.encode()
+        return [event.topic for event in self.events if needle in event.event.value]
+
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
+        """Wait until `condition` holds."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not condition():
+            assert asyncio.get_running_loop().time() < deadline, f"{what}: not within {seconds} s"
+            await asyncio.sleep(0.01)
+
+    def leftovers(self) -> list[str]:
+        """What containers and bundles left: processes in cgroups, cgroups, mounts, folders."""
+        found = [f"process {pid}" for pid in cgroup_processes(self.cgroup)]
+        found += [f"cgroup {path}" for path in cgroups(self.cgroup) if path.name != self.cgroup]
+        found += [f"mount {point}" for point in mounts_below(self.folder)]
+        for folder in (self.task_folder, self.sandbox_folder):
+            found += [f"bundle {path}" for path in folder.glob("*/*")]
+            found += [f"bundle {path}" for path in folder.glob("*/.*")]
+        return found
+
+    def remove(self) -> None:
+        """End whatever is left, by force."""
+        sweep(self.folder, self.tag, self.cgroup)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def _collect(self, stream: AsyncIterator[Envelope]) -> None:
+        async for envelope in stream:
+            self.events.append(envelope)
