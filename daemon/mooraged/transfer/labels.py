@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from moorage_api.oci import image
 from moorage_api.types import Descriptor, Labels
@@ -36,9 +37,9 @@ def children_labels(children: Iterable[Descriptor]) -> dict[str, str]:
 
 
 def source_label(domain: str, path: str, known: Labels) -> dict[str, str]:
-    """The repositories of `domain` that a blob came from: those in `known`, and `path`. Nothing where the label would
-    become too long."""
-    key = _SOURCE + domain
+    """The repositories of `domain` (its port left out) that a blob came from: those in `known`, and `path`. Nothing
+    where the label would become too long."""
+    key = _SOURCE + (urlsplit(f"//{domain}").hostname or domain)
     value = ",".join(sorted({*filter(None, known.get(key, "").split(",")), path}))
     return {key: value} if len(key) + len(value) <= _LABEL_MAX else {}
 

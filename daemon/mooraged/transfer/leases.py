@@ -1,0 +1,82 @@
+"""The lease of a pull: it keeps what is fetched from collection until the image is saved, across a crash of the daemon."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from moorage_api.errors import DeadlineExceeded, NotFound, Unavailable
+from moorage_api.leases import Lease, LeaseManager
+from mooraged.transfer.labels import GC_EXPIRE
+from mooraged.transfer.stores import Metadata, Stores
+from mooraged.transfer.threads import Threads
+
+LIFETIME = 24 * 3600
+"""Seconds that an interrupted pull can be resumed in."""
+REFERENCE = "moorage.io/transfer.reference"
+_RESUMABLE = (Unavailable, DeadlineExceeded)
+
+
+class TransferLeases:
+    """Leases by what they are for, so that an interrupted transfer's is found again and its bytes are used."""
+
+    def __init__(self, metadata: Metadata, threads: Threads) -> None:
+        self._metadata = metadata
+        self._threads = threads
+        self._active: set[tuple[str, str]] = set()
+
+    @asynccontextmanager
+    async def hold(self, namespace: str, reference: str) -> AsyncIterator[tuple[Stores, str]]:
+        """The namespace, bound to a lease for the transfer of `reference`, and the lease's id.
+
+        It ends with the transfer, but for one that was cancelled or failed for want of a registry: then it stays, until
+        the same is asked again or `LIFETIME` is over.
+        """
+        lease = await self._threads.run(self._begin, namespace, reference)
+        key = (namespace, lease)
+        try:
+            yield self._metadata.bind(namespace, lease), lease
+        except Exception as error:
+            if not isinstance(error, _RESUMABLE):
+                await self._threads.run(self._end, namespace, lease)
+            raise
+        else:
+            await self._threads.run(self._end, namespace, lease)
+        finally:
+            self._active.discard(key)
+
+    def _begin(self, namespace: str, reference: str) -> str:
+        """Make the lease and move to it what earlier ones of the same reference hold, but for their half-made
+        snapshots. Leases of transfers that run now are left alone."""
+        leases = self._metadata.bind(namespace).leases
+        now = time.time()
+        expires = datetime.fromtimestamp(now + LIFETIME, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        abandoned = [lease for lease in _leases_for(leases, reference) if (namespace, lease.id) not in self._active]
+        lease = leases.create(labels={REFERENCE: reference, GC_EXPIRE: expires})
+        self._active.add((namespace, lease.id))
+        for old in abandoned:
+            _move(leases, old, lease)
+        return lease.id
+
+    def _end(self, namespace: str, lease: str) -> None:
+        try:
+            self._metadata.bind(namespace).leases.delete(lease)
+        except NotFound:
+            return  # someone removed it by hand
+
+
+def _leases_for(leases: LeaseManager, reference: str) -> list[Lease]:
+    return list(leases.list([f'labels."{REFERENCE}"=={json.dumps(reference)}']))
+
+
+def _move(leases: LeaseManager, old: Lease, new: Lease) -> None:
+    try:
+        for resource in leases.resources(old.id):
+            if not resource.id.startswith("extract-"):
+                leases.add_resource(new.id, resource)
+        leases.delete(old.id)
+    except NotFound:
+        return  # it expired meanwhile, or someone removed it

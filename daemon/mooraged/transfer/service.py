@@ -1,0 +1,115 @@
+"""The transfer service: pulls and unpacks into any namespace of the daemon (`moorage_api.transfer.Transfer`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from moorage_api.differ import Differ
+from moorage_api.errors import InvalidArgument, NotFound
+from moorage_api.images import Image
+from moorage_api.oci import image
+from moorage_api.oci.platforms import default_platform, format_platform, only
+from moorage_api.oci.reference import Reference, parse
+from moorage_api.transfer import ProgressSink, PullOptions
+from moorage_api.types import Descriptor, Platform
+from mooraged.transfer.client import RegistryClient
+from mooraged.transfer.config import TransferConfig
+from mooraged.transfer.documents import find_stored, read_blob
+from mooraged.transfer.hosts import hosts_for
+from mooraged.transfer.leases import TransferLeases
+from mooraged.transfer.progress import Reporter
+from mooraged.transfer.pull import Pull, Workshop
+from mooraged.transfer.source import Source
+from mooraged.transfer.stores import Metadata
+from mooraged.transfer.threads import KeyedLocks, Threads
+from mooraged.transfer.transport import Transport
+from mooraged.transfer.unpack import Target, Unpacker, layers_of
+
+
+class LocalTransfer:
+    """The instance of the TRANSFER plugin `local`. `snapshotters`: the names of those there are, the default first."""
+
+    def __init__(
+        self,
+        config: TransferConfig,
+        metadata: Metadata,
+        differ: Differ,
+        snapshotters: Sequence[str],
+        user_agent: str = "moorage",
+    ) -> None:
+        self.config = config
+        self.snapshotters = snapshotters
+        self.transport = Transport(config.progress_timeout, user_agent)
+        self.client = RegistryClient(self.transport)
+        self.threads = Threads(config.threads)
+        self.leases = TransferLeases(metadata, self.threads)
+        unpacker = Unpacker(self.threads, differ, config.max_concurrent_unpacks)
+        self.workshop = Workshop(self.threads, unpacker, config.max_concurrent_downloads, KeyedLocks())
+
+    def bind(self, namespace: str) -> BoundTransfer:
+        """Transfers into one namespace."""
+        return BoundTransfer(self, namespace)
+
+    async def close(self) -> None:
+        """Let running steps end, and close all connections. Transfers still under way fail."""
+        await self.transport.close()
+        await asyncio.to_thread(self.threads.close)
+
+
+class BoundTransfer:
+    """`moorage_api.transfer.Transfer` for one namespace."""
+
+    def __init__(self, service: LocalTransfer, namespace: str) -> None:
+        self._service = service
+        self._namespace = namespace
+
+    async def pull(
+        self, reference: str, options: PullOptions = PullOptions(), progress: ProgressSink | None = None
+    ) -> Image:
+        """See `moorage_api.transfer.Transfer.pull`."""
+        parsed = parse(reference)
+        snapshotter = self._snapshotter(options.snapshotter) if options.unpack else ""
+        source = await self._source(parsed, options)
+        reporter = Reporter(parsed.canonical, progress)
+        async with self._service.leases.hold(self._namespace, parsed.canonical) as (stores, lease):
+            return await Pull(self._service.workshop, source, stores, lease, options, reporter).run(snapshotter)
+
+    async def unpack(self, image: Image, snapshotter: str = "", platform: Platform | None = None) -> str:
+        """See `moorage_api.transfer.Transfer.unpack`. `NotFound` where the image, or a blob of it, is not fetched."""
+        name = self._snapshotter(snapshotter)
+        wanted = platform or default_platform()
+        async with self._service.leases.hold(self._namespace, f"unpack {image.target.digest}") as (stores, lease):
+            return await self._unpack(image, Target(stores, lease, name), wanted)
+
+    async def _unpack(self, stored: Image, target: Target, platform: Platform) -> str:
+        run, content = self._service.threads.run, target.stores.content
+        found = await run(find_stored, content, stored.target, only(platform))
+        if found is None:
+            raise NotFound(f"image {stored.name!r} has nothing for {format_platform(platform)}")
+        config, *layers = found.manifest.children()
+        if not image.is_config(config.media_type):
+            raise InvalidArgument(f"image {stored.name!r} has no root file system: it is {config.media_type!r}")
+        document = image.parse_config(await run(read_blob, content, config, image.CONFIG_MAX))
+
+        async def fetched(layer: Descriptor) -> None:
+            await run(content.info, layer.digest)
+
+        unpacked = await self._service.workshop.unpacker.unpack(
+            target, config, layers_of(layers, document), fetched, lambda *_: None
+        )
+        return unpacked.chain_id
+
+    async def _source(self, reference: Reference, options: PullOptions) -> Source:
+        config_path = options.hosts_dir or self._service.config.config_path
+        hosts = await self._service.threads.run(hosts_for, reference.domain, config_path, options.plain_http)
+        repository = self._service.client.repository(reference.domain, reference.path, options.credentials)
+        return Source(reference, hosts, repository)
+
+    def _snapshotter(self, name: str) -> str:
+        known = self._service.snapshotters
+        if name and name not in known:
+            raise NotFound(f"there is no snapshotter {name!r}; there are: {', '.join(known) or 'none'}")
+        if not known:
+            raise NotFound("there is no snapshotter to unpack to")
+        return name or known[0]
