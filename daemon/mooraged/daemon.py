@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # How long calls that are under way may take once the daemon was told to stop, in seconds.
 _GRACE = 2.0
+# What the interpreter gets to end its threads, in seconds.
+_MARGIN = 5.0
 
 
 async def run(loaded: Loaded, discovery: Discovery) -> None:
@@ -45,6 +48,7 @@ async def run(loaded: Loaded, discovery: Discovery) -> None:
             logger.info("stopping")
         finally:
             notify("STOPPING=1")
+            _end_by_force(_GRACE + config.timeouts.shutdown + _MARGIN)
             await server.stop(_GRACE)
             await graph.stop(config.timeouts.shutdown)
     logger.info("stopped")
@@ -109,6 +113,19 @@ def _serve(server: Server, plugin: Plugin) -> None:
     except MoorageError as error:
         plugin.state, plugin.error = State.FAILED, error
         logger.error("service refused", extra={"plugin": plugin.uri, "error": str(error)})
+
+
+def _end_by_force(seconds: float) -> None:
+    """End the process in `seconds` if it is still there: a thread that hangs must not keep a daemon from stopping."""
+
+    def end() -> None:
+        names = ", ".join(sorted(thread.name for thread in threading.enumerate() if not thread.daemon))
+        logger.error("still not stopped: ending by force", extra={"threads": names})
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def _on_signals() -> asyncio.Event:

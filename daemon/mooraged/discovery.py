@@ -84,7 +84,8 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> list[Registration
         manager.register(module, name=f"{point.name}:{point.value}")
         manager.check_pending()
     except pluggy.PluginValidationError:
-        manager.unregister(module)
+        if manager.is_registered(module):
+            manager.unregister(module)
         raise
     implementations = [hook for hook in manager.hook.moorage_register.get_hookimpls() if hook.plugin is module]
     if not implementations:

@@ -20,7 +20,7 @@ import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from moorage_api.errors import FailedPrecondition, Internal, InvalidArgument, MoorageError
+from moorage_api.errors import FailedPrecondition, Internal, InvalidArgument, MoorageError, Unavailable
 from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER, Service
 from moorage_api.types import check_identifier
 from mooraged.logs import TRACE
@@ -28,8 +28,8 @@ from mooraged.logs import TRACE
 logger = logging.getLogger(__name__)
 
 _STATUS = {status.value[0]: status for status in grpc.StatusCode}
-# A status message travels in a header, percent-encoded; clients refuse headers beyond 8 KiB or so.
-_MESSAGE_MAX = 2048
+# A status message travels in a header, percent-encoded; clients drop headers beyond 8 KiB.
+_MESSAGE_MAX = 4096
 
 
 class ServerCall:
@@ -74,6 +74,7 @@ class Server:
         )
         self._names: set[str] = set()
         self._streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
 
     def add(self, service: Service) -> None:
         """Serve `service`. `InvalidArgument` where a method has no implementation, or the name is taken."""
@@ -114,8 +115,13 @@ class Server:
                 async with aclosing(function(request, ServerCall(context))) as responses:  # type: ignore[type-var]
                     async for response in responses:
                         yield response
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+                # Cancelled by `stop`: without a status of its own, the call would stay open.
+                failure = _abort(path, context, Unavailable("the daemon is stopping"))
             except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
-                failure = await _abort(path, context, error)
+                failure = _abort(path, context, error)
             finally:
                 self._streams.discard(task)
                 _trace(path, started, failure)
@@ -141,6 +147,7 @@ class Server:
 
     async def stop(self, grace: float) -> None:
         """Take no more calls, end the streams now, and give the other calls `grace` seconds."""
+        self._stopping = True
         stopping = asyncio.ensure_future(self._server.stop(grace))
         for task in list(self._streams):
             task.cancel()
@@ -162,20 +169,29 @@ def _unary(path: str, function: Callable[[Any, Any], Awaitable[Any]]) -> Callabl
         try:
             return await function(request, ServerCall(context))
         except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
-            failure = await _abort(path, context, error)
+            failure = _abort(path, context, error)
         finally:
             _trace(path, started, failure)
 
     return handle
 
 
-async def _abort(path: str, context: Any, error: Exception) -> MoorageError:
+def _abort(path: str, context: Any, error: Exception) -> MoorageError:
     """Give the call the status that `error` stands for: the one place where errors become codes."""
     failure = as_moorage_error(path, error)
-    message = failure.message
     context.set_code(_STATUS[failure.code.value])
-    context.set_details(message if len(message) <= _MESSAGE_MAX else f"{message[:_MESSAGE_MAX]}…")
+    context.set_details(_shortened(failure.message))
     return failure
+
+
+def _shortened(message: str) -> str:
+    """`message`, cut where it would not fit into its header."""
+    size = 0
+    for index, character in enumerate(message):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if size > _MESSAGE_MAX:
+            return f"{message[:index]}…"
+    return message
 
 
 def as_moorage_error(path: str, error: Exception) -> MoorageError:
