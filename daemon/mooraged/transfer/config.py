@@ -16,9 +16,6 @@ class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             description="Folders of registry configuration, separated by colons: <folder>/<host[:port]>/hosts.toml."
         ),
     ] = "/etc/moorage/certs.d:/etc/containerd/certs.d:/etc/docker/certs.d"
-    snapshotter: Annotated[
-        str, msgspec.Meta(description="The snapshotter that images are unpacked to; empty: the daemon's default.")
-    ] = ""
     max_concurrent_downloads: Annotated[
         int, msgspec.Meta(ge=1, le=64, description="How many layers of one image are fetched at once.")
     ] = 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -83,7 +85,9 @@ def of_exception(error: Exception) -> HostFailure:
         case aiohttp.ClientConnectorCertificateError():
             return HostFailure(Unavailable(f"its certificate is not trusted: {error.certificate_error}"))
         case aiohttp.ClientConnectorError():
-            reason = error.os_error.strerror or str(error.os_error)
+            number = error.os_error.errno
+            named = number is not None and number > 0 and not isinstance(error.os_error, ssl.SSLError | socket.gaierror)
+            reason = os.strerror(number) if named else error.os_error.strerror or str(error.os_error)
             failure = HostFailure(Unavailable(f"no connection: {reason}"))
             failure.not_tls = isinstance(error.os_error, ssl.SSLError | ConnectionResetError)
             return failure

@@ -9,7 +9,15 @@ from collections.abc import Callable
 import aiohttp
 
 from moorage_api.content import ContentStore, Info, Writer
-from moorage_api.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from moorage_api.errors import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from moorage_api.oci import image
 from moorage_api.types import Descriptor, Labels
 from mooraged.transfer.client import read_body
@@ -92,7 +100,7 @@ async def fetch_blob(
     try:
         download = Download(source, threads, writer, descriptor, advance)
         await download.run()
-        await threads.run(writer.commit, descriptor.size, descriptor.digest, labels)
+        await threads.run(_commit, writer, descriptor, labels)
     except AlreadyExists:
         await threads.run(set_labels, content, descriptor.digest, labels)
     except DataLoss:
@@ -101,6 +109,13 @@ async def fetch_blob(
         raise
     finally:
         await threads.run(writer.close)
+
+
+def _commit(writer: Writer, descriptor: Descriptor, labels: Labels) -> None:
+    try:
+        writer.commit(descriptor.size, descriptor.digest, labels)
+    except FailedPrecondition as error:
+        raise DataLoss(str(error)) from error
 
 
 async def _open_writer(threads: Threads, content: ContentStore, descriptor: Descriptor) -> Writer:
@@ -217,8 +232,11 @@ class Download:
             self._advance(self._offset)
 
     async def _is_right(self) -> bool:
+        """Whether what is there has the digest. A writer that counts by another algorithm cannot tell: then the commit
+        does."""
         digest = await self._threads.run(self._writer.digest)
-        return digest == self._descriptor.digest
+        same_algorithm = digest.partition(":")[0] == self._descriptor.digest.partition(":")[0]
+        return digest == self._descriptor.digest or not same_algorithm
 
     async def _truncate(self) -> None:
         await self._threads.run(self._writer.truncate, 0)

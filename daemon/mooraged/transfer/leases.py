@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
@@ -17,7 +18,6 @@ from mooraged.transfer.threads import Threads
 LIFETIME = 24 * 3600
 """Seconds that an interrupted pull can be resumed in."""
 REFERENCE = "moorage.io/transfer.reference"
-_RESUMABLE = (Unavailable, DeadlineExceeded)
 
 
 class TransferLeases:
@@ -32,21 +32,18 @@ class TransferLeases:
     async def hold(self, namespace: str, reference: str) -> AsyncIterator[tuple[Stores, str]]:
         """The namespace, bound to a lease for the transfer of `reference`, and the lease's id.
 
-        It ends with the transfer, but for one that was cancelled or failed for want of a registry: then it stays, until
-        the same is asked again or `LIFETIME` is over.
+        It ends with the transfer, but for one that was cancelled or failed for want of a registry: then it stays with
+        what it holds, until the same is asked again or `LIFETIME` is over.
         """
         lease = await self._threads.run(self._begin, namespace, reference)
-        key = (namespace, lease)
+        stays = False
         try:
             yield self._metadata.bind(namespace, lease), lease
-        except Exception as error:
-            if not isinstance(error, _RESUMABLE):
-                await self._threads.run(self._end, namespace, lease)
+        except (Unavailable, DeadlineExceeded, asyncio.CancelledError):
+            stays = True
             raise
-        else:
-            await self._threads.run(self._end, namespace, lease)
         finally:
-            self._active.discard(key)
+            await self._threads.run(self._end, namespace, lease, stays)
 
     def _begin(self, namespace: str, reference: str) -> str:
         """Make the lease and move to it what earlier ones of the same reference hold, but for their half-made
@@ -61,11 +58,15 @@ class TransferLeases:
             _move(leases, old, lease)
         return lease.id
 
-    def _end(self, namespace: str, lease: str) -> None:
+    def _end(self, namespace: str, lease: str, stays: bool) -> None:
+        leases = self._metadata.bind(namespace).leases
         try:
-            self._metadata.bind(namespace).leases.delete(lease)
+            if not stays or not leases.resources(lease):
+                leases.delete(lease)
         except NotFound:
             return  # someone removed it by hand
+        finally:
+            self._active.discard((namespace, lease))
 
 
 def _leases_for(leases: LeaseManager, reference: str) -> list[Lease]:

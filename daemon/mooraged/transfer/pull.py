@@ -17,7 +17,7 @@ from mooraged.transfer.fetcher import check_size, fetch_blob, fetch_document, se
 from mooraged.transfer.fetches import Fetches
 from mooraged.transfer.labels import children_labels, source_label
 from mooraged.transfer.progress import Reporter
-from mooraged.transfer.resolver import Resolved, resolve
+from mooraged.transfer.resolver import Resolved
 from mooraged.transfer.source import Source
 from mooraged.transfer.stores import Stores
 from mooraged.transfer.threads import KeyedLocks, Threads
@@ -59,11 +59,8 @@ class Pull:
         self._slots = asyncio.Semaphore(workshop.downloads)
         self._documents = 0
 
-    async def run(self, snapshotter: str) -> Image:
-        """All of it; `snapshotter` is used if the options ask for unpacking."""
-        self._reporter.image("resolving")
-        resolved = await resolve(self._source)
-        self._reporter.image("resolved", resolved.descriptor)
+    async def run(self, resolved: Resolved, snapshotter: str) -> Image:
+        """Fetch and save what was resolved; unpacked to `snapshotter` if the options ask for it."""
         for platform in self._options.platforms or (default_platform(),):
             found = await self._find(resolved, only(platform), 0)
             if found is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from moorage_api.differ import Differ
 from moorage_api.errors import InvalidArgument, NotFound
@@ -20,6 +19,7 @@ from mooraged.transfer.hosts import hosts_for
 from mooraged.transfer.leases import TransferLeases
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.pull import Pull, Workshop
+from mooraged.transfer.resolver import resolve
 from mooraged.transfer.source import Source
 from mooraged.transfer.stores import Metadata
 from mooraged.transfer.threads import KeyedLocks, Threads
@@ -28,18 +28,11 @@ from mooraged.transfer.unpack import Target, Unpacker, layers_of
 
 
 class LocalTransfer:
-    """The instance of the TRANSFER plugin `local`. `snapshotters`: the names of those there are, the default first."""
+    """The instance of the TRANSFER plugin `local`."""
 
-    def __init__(
-        self,
-        config: TransferConfig,
-        metadata: Metadata,
-        differ: Differ,
-        snapshotters: Sequence[str],
-        user_agent: str = "moorage",
-    ) -> None:
+    def __init__(self, config: TransferConfig, metadata: Metadata, differ: Differ, user_agent: str = "moorage") -> None:
         self.config = config
-        self.snapshotters = snapshotters
+        self.metadata = metadata
         self.transport = Transport(config.progress_timeout, user_agent)
         self.client = RegistryClient(self.transport)
         self.threads = Threads(config.threads)
@@ -72,8 +65,12 @@ class BoundTransfer:
         snapshotter = self._snapshotter(options.snapshotter) if options.unpack else ""
         source = await self._source(parsed, options)
         reporter = Reporter(parsed.canonical, progress)
+        reporter.image("resolving")
+        resolved = await resolve(source)
+        reporter.image("resolved", resolved.descriptor)
         async with self._service.leases.hold(self._namespace, parsed.canonical) as (stores, lease):
-            return await Pull(self._service.workshop, source, stores, lease, options, reporter).run(snapshotter)
+            pull = Pull(self._service.workshop, source, stores, lease, options, reporter)
+            return await pull.run(resolved, snapshotter)
 
     async def unpack(self, image: Image, snapshotter: str = "", platform: Platform | None = None) -> str:
         """See `moorage_api.transfer.Transfer.unpack`. `NotFound` where the image, or a blob of it, is not fetched."""
@@ -107,9 +104,7 @@ class BoundTransfer:
         return Source(reference, hosts, repository)
 
     def _snapshotter(self, name: str) -> str:
-        known = self._service.snapshotters
-        if name and name not in known:
-            raise NotFound(f"there is no snapshotter {name!r}; there are: {', '.join(known) or 'none'}")
-        if not known:
-            raise NotFound("there is no snapshotter to unpack to")
-        return name or known[0]
+        """The name of the snapshotter meant, which labels need. `NotFound`, before anything is fetched."""
+        name = name or self._service.metadata.default_snapshotter
+        self._service.metadata.bind(self._namespace).snapshotter(name)
+        return name

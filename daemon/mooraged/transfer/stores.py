@@ -31,4 +31,7 @@ class Stores(Protocol):
 class Metadata(Protocol):
     """All namespaces."""
 
+    @property
+    def default_snapshotter(self) -> str: ...
+
     def bind(self, namespace: str, lease: str = "") -> Stores: ...
