@@ -1,0 +1,74 @@
+"""The graph of objects, and marking: what can be reached from the roots stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+
+class Kind(Enum):
+    """What can be collected, or keeps others from being collected."""
+
+    CONTENT = "content"
+    SNAPSHOT = "snapshot"
+    IMAGE = "image"
+    CONTAINER = "container"
+    LEASE = "lease"
+    INGEST = "ingest"
+
+
+class Node(NamedTuple):
+    """An object. `key` of a snapshot is SNAPSHOTTER/NAME. A flat node stands for the object without what its labels
+    refer to."""
+
+    kind: Kind
+    namespace: str
+    key: str
+    flat: bool = False
+
+    def flattened(self, flat: bool) -> Node:
+        """The same object, flat or not."""
+        return self if self.flat == flat else self._replace(flat=flat)
+
+
+@dataclass(slots=True)
+class Graph:
+    """Objects, roots and who refers to whom. Roots and targets may name what does not exist."""
+
+    objects: set[Node] = field(default_factory=set)
+    """What is there and may be collected; never flat."""
+
+    roots: list[Node] = field(default_factory=list)
+    references: dict[Node, list[Node]] = field(default_factory=dict)
+    """From labels; followed from nodes that are not flat."""
+
+    structure: dict[Node, list[Node]] = field(default_factory=dict)
+    """A snapshot's parent, an image's target: followed from flat nodes too, and reached flat from there."""
+
+    def refer(self, source: Node, target: Node) -> None:
+        """`source` keeps `target` from being collected."""
+        self.references.setdefault(source, []).append(target)
+
+    def garbage(self) -> set[Node]:
+        """The objects that no root reaches."""
+        return self.objects - self._marked()
+
+    def _marked(self) -> set[Node]:
+        seen: set[Node] = set()
+        grey = list(self.roots)
+        while grey:
+            node = grey.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            grey.extend(self._next(node))
+        return {node.flattened(False) for node in seen}
+
+    def _next(self, node: Node) -> Iterable[Node]:
+        solid = node.flattened(False)
+        for target in self.structure.get(solid, ()):
+            yield target.flattened(node.flat)
+        if not node.flat:
+            yield from self.references.get(node, ())
