@@ -22,7 +22,7 @@ from moorage.image_config import ResolvedImage
 from moorage.introspection import Plugin, Server, Version
 from moorage.logs import Record, follow, read
 from moorage.options import Bind, ContainerOptions, Tmpfs
-from moorage.process import Output, ProcessHandle
+from moorage.process import Output, ProcessHandle, Streams
 from moorage.stdio import Fifos
 from moorage_api.containers import Container
 from moorage_api.errors import MoorageError
@@ -58,6 +58,7 @@ __all__ = [
     "State",
     "Status",
     "Stdio",
+    "Streams",
     "Tmpfs",
     "Version",
     "connect",

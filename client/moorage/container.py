@@ -135,8 +135,8 @@ class ContainerHandle:
         except NotFound as error:
             raise FailedPrecondition(f"container {self.name} is not running") from error
 
-    async def stop(self, timeout: float = STOP_SECONDS) -> Exit | None:
-        """Ask it to end with its stop signal, kill it after `timeout` seconds; None where it does not run.
+    async def stop(self, timeout: float = STOP_SECONDS, signal: int | None = None) -> Exit | None:
+        """Ask it to end with `signal` (its stop signal), kill it after `timeout` seconds; None where it does not run.
 
         The task is gone afterwards; the record says how it ended.
         """
@@ -145,8 +145,7 @@ class ContainerHandle:
             await self._discard(process)
             return None
         if process.status is not Status.STOPPED:
-            signal = int(self.record.labels.get(labels.STOP_SIGNAL, SIGTERM))
-            await self._end(signal, timeout)
+            await self._end(signal or int(self.record.labels.get(labels.STOP_SIGNAL, SIGTERM)), timeout)
         return await self.finish()
 
     async def finish(self) -> Exit | None:

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from moorage_api.errors import InvalidArgument
 from moorage_api.oci import capabilities, devices, seccomp
 from moorage_api.oci import spec as oci
@@ -83,8 +81,7 @@ def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spe
     oci.remove_mounts(spec, "/run")
     spec["process"]["noNewPrivileges"] = options.no_new_privileges
     spec["process"].pop("rlimits", None)
-    image = msgspec.to_builtins(config)
-    oci.image_defaults(spec, image, args=options.args, entrypoint=options.entrypoint)
+    oci.image_defaults(spec, config, args=options.args, entrypoint=options.entrypoint)
     oci.set_env(spec, [f"HOSTNAME={hostname}"])
     if options.terminal:
         oci.set_terminal(spec)

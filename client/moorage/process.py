@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from moorage.stdio import Fifos, Sink, Source, collector
@@ -19,6 +20,15 @@ class Output:
     exit_status: int
     stdout: bytes
     stderr: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Where what a process writes goes, and where what it reads comes from (None: nowhere)."""
+
+    stdout: Sink
+    stderr: Sink | None = None
+    stdin: Source | None = None
 
 
 class ProcessHandle:
@@ -63,17 +73,19 @@ class ProcessHandle:
         """Forget it after its end. `FailedPrecondition` while it runs, `NotFound`."""
         return await self._tasks.delete(self.container_id, self.exec_id)
 
-    async def run(self, fifos: Fifos, stdout: Sink, stderr: Sink | None = None, stdin: Source | None = None) -> Exit:
+    async def run(self, fifos: Fifos, streams: Streams, on_start: Callable[[], Awaitable[None]] | None = None) -> Exit:
         """Start it and hand its streams on until it has ended and all has been read. It stays to be deleted.
 
-        Errors of `start`; what a sink raises ends the handing on, not the process.
+        `on_start` is awaited when it runs. Errors of `start`; what a sink raises ends the handing on, not the process.
         """
         waiting = asyncio.create_task(self.wait(), name="moorage wait")
         try:
-            fifos.read_into(stdout, stderr)
+            fifos.read_into(streams.stdout, streams.stderr)
             await self.start()
-            if stdin is not None:
-                fifos.write_from(stdin, self.close_stdin)
+            if on_start is not None:
+                await on_start()
+            if streams.stdin is not None:
+                fifos.write_from(streams.stdin, self.close_stdin)
             exit = await waiting
         finally:
             waiting.cancel()
@@ -90,7 +102,8 @@ class ProcessHandle:
             return next(pieces, b"")
 
         try:
-            exit = await self.run(fifos, collector(stdout), collector(stderr), source if input else None)
+            streams = Streams(collector(stdout), collector(stderr), source if input else None)
+            exit = await self.run(fifos, streams)
         except asyncio.CancelledError:
             with contextlib.suppress(MoorageError):
                 await self.kill(9)

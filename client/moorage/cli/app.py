@@ -1,0 +1,187 @@
+"""The command line's frame: global options, verbs that are loaded when they are used, and the fate of errors."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import click
+
+from moorage.cli import errors
+from moorage_api.errors import MoorageError
+
+if TYPE_CHECKING:
+    from moorage.client import Client
+
+P = ParamSpec("P")
+
+VERBS = {
+    "create": "run:create",
+    "events": "system:events",
+    "exec": "execute:exec",
+    "images": "images:images",
+    "info": "system:info",
+    "inspect": "inspect:inspect",
+    "kill": "lifecycle:kill",
+    "logs": "logs:logs",
+    "ns": "namespaces:ns",
+    "plugins": "system:plugins",
+    "ps": "ps:ps",
+    "pull": "images:pull",
+    "rm": "lifecycle:rm",
+    "rmi": "images:rmi",
+    "run": "run:run",
+    "start": "lifecycle:start",
+    "stop": "lifecycle:stop",
+    "version": "system:version",
+    "wait": "lifecycle:wait",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The global options."""
+
+    address: str
+    namespace: str
+    format: str
+    quiet: bool
+
+
+@dataclass(frozen=True)
+class App:
+    """What a command works with: a connected client, and the options of all commands (with its own of `--format` and
+    `--quiet` in place of the global ones)."""
+
+    client: Client
+    settings: Settings
+
+    @property
+    def format(self) -> str:
+        return self.settings.format
+
+    @property
+    def quiet(self) -> bool:
+        return self.settings.quiet
+
+    def tell(self, error: MoorageError) -> None:
+        """Tell the user of an error that does not end the command."""
+        say(errors.explain(error, self.client.address))
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are used: `moorage version` needs no table of images."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"moorage.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-a", "--address", default="", metavar="PATH", help="The daemon's socket [MOORAGE_ADDRESS].")
+@click.option("-n", "--namespace", default="", metavar="NAME", help="The namespace [MOORAGE_NAMESPACE; default].")
+@click.option("--format", default="", metavar="FORMAT", help="table, json, or a Go template.")
+@click.option("-q", "--quiet", is_flag=True, help="Only ids or names, one a line.")
+@click.pass_context
+def cli(ctx: click.Context, address: str, namespace: str, format: str, quiet: bool) -> None:
+    """Containers, as docker's users know them, on a daemon that speaks containerd's API."""
+    ctx.obj = Settings(address, namespace, format, quiet)
+
+
+def formatted(command: Callable[P, Any]) -> Callable[P, Any]:
+    """Give a command its own `--format` and `--quiet`."""
+    quiet = click.option("-q", "--quiet", is_flag=True, help="Only ids or names, one a line.")
+    return click.option("--format", default="", metavar="FORMAT", help="table, json, or a Go template.")(quiet(command))
+
+
+def connected(
+    failure: int = errors.FAILURE,
+) -> Callable[[Callable[Concatenate[App, P], Awaitable[int | None]]], Callable[P, int | None]]:
+    """Make a click command of a coroutine that takes an `App` first and returns the exit code (None: 0).
+
+    `failure` is the exit code for errors that bring none of their own.
+    """
+
+    def decorate(function: Callable[Concatenate[App, P], Awaitable[int | None]]) -> Callable[P, int | None]:
+        @functools.wraps(function)
+        def command(*args: P.args, **kwargs: P.kwargs) -> int | None:
+            own = (str(kwargs.pop("format", "")), bool(kwargs.pop("quiet", False)))
+            settings = _merge(click.get_current_context().obj, *own)
+
+            async def run() -> int | None:
+                from moorage.client import connect
+
+                async with connect(settings.address, settings.namespace) as client:
+                    try:
+                        return await function(App(client, settings), *args, **kwargs)
+                    except MoorageError as error:
+                        say(errors.explain(error, client.address))
+                        return error.exit_code if isinstance(error, errors.CommandError) else failure
+
+            return asyncio.run(run())
+
+        return command
+
+    return decorate
+
+
+def _merge(settings: Settings, format: str, quiet: bool) -> Settings:
+    return replace(settings, format=format or settings.format, quiet=quiet or settings.quiet)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The program. Its exit code is docker's: 125 for a wrong use, 1 for a failure, or what the command says."""
+    sys.exit(execute(sys.argv[1:] if arguments is None else arguments))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run a command line; returns its exit code."""
+    try:
+        code = cli.main(arguments, prog_name="moorage", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except click.ClickException as error:
+        return _usage(error)
+    except MoorageError as error:
+        say(error.message)
+        return errors.DAEMON_ERROR
+    except (KeyboardInterrupt, click.Abort):
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left: nothing more to say, also not at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.FAILURE
+    except Exception as error:  # noqa: BLE001 - a user is never shown a traceback
+        return _defect(error)
+
+
+def _usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "moorage"
+    say(f"{error.format_message().rstrip('.')}. See '{path} --help'.")
+    return errors.DAEMON_ERROR
+
+
+def _defect(error: Exception) -> int:
+    if os.environ.get("MOORAGE_DEBUG"):
+        traceback.print_exception(error)
+    say(f"internal error: {type(error).__name__}: {error}. MOORAGE_DEBUG=1 shows where.")
+    return errors.DAEMON_ERROR
+
+
+def say(message: str) -> None:
+    """Tell the user what went wrong."""
+    click.echo(f"moorage: {message}", err=True)

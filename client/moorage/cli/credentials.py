@@ -1,0 +1,71 @@
+"""What the user is logged in with: docker's own file, where `docker login` keeps it.
+
+Source of the form: https://docs.docker.com/reference/cli/docker/login/ (`auths`); credential helpers are programs of
+others and are not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from typing import Any
+
+from moorage_api.transfer import Credentials, CredentialSource
+
+_HUB = "https://index.docker.io/v1/"
+_HUB_HOSTS = ("docker.io", "registry-1.docker.io", "index.docker.io")
+
+
+def stored_credentials() -> CredentialSource:
+    """Answers with what `$DOCKER_CONFIG/config.json` (`~/.docker/config.json`) has for a host."""
+
+    async def source(host: str) -> Credentials | None:
+        return credentials_for(_load(), host)
+
+    return source
+
+
+def credentials_for(config: dict[str, Any], host: str) -> Credentials | None:
+    """The entry for `host`, however its key is written; None where there is none that can be used."""
+    auths = config.get("auths")
+    if not isinstance(auths, dict):
+        return None
+    keys = [_HUB] if host in _HUB_HOSTS else []
+    keys += [
+        host,
+        f"https://{host}",
+        f"http://{host}",
+        f"https://{host}/",
+        f"https://{host}/v1/",
+        f"https://{host}/v2/",
+    ]
+    entry = next((auths[key] for key in keys if isinstance(auths.get(key), dict)), None)
+    return _credentials(entry) if entry is not None else None
+
+
+def _credentials(entry: dict[str, Any]) -> Credentials | None:
+    if entry.get("identitytoken"):
+        return Credentials(secret=str(entry["identitytoken"]))
+    if entry.get("registrytoken"):
+        return Credentials(header=f"Bearer {entry['registrytoken']}")
+    if entry.get("auth"):
+        try:
+            username, colon, secret = base64.b64decode(str(entry["auth"])).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return Credentials(username, secret.rstrip("\0")) if colon else None
+    if entry.get("username"):
+        return Credentials(str(entry["username"]), str(entry.get("password", "")))
+    return None
+
+
+def _load() -> dict[str, Any]:
+    folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,143 @@
+"""A process in the foreground: its streams are the user's, its terminal is the user's, its signals too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from moorage.cli.errors import CommandError
+from moorage.cli.terminal import DetachKeys, parse_keys, raw, size_of
+from moorage.process import ProcessHandle, Streams
+from moorage.stdio import Fifos, Source, fd_sink, fd_source
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+_PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True)
+class Console:
+    """How a process is attached: with the user's input, on a terminal, and by which keys it is left."""
+
+    interactive: bool = False
+    terminal: bool = False
+    detach_keys: str = ""
+    proxy_signals: bool = True
+
+    def check(self) -> None:
+        """`CommandError` where a terminal is wanted for input that is none."""
+        parse_keys(self.detach_keys)
+        if self.terminal and self.interactive and not os.isatty(_STDIN):
+            raise CommandError("the input is not a terminal: leave out -t, or run this on one")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Columns and rows of the user's terminal, if a terminal is wanted and there is one."""
+        return size_of(_STDOUT) or size_of(_STDIN) if self.terminal else None
+
+    def fifos(self) -> Fifos:
+        """FIFOs for such a process."""
+        return Fifos(terminal=self.terminal, stdin=self.interactive)
+
+
+async def attach(process: ProcessHandle, fifos: Fifos, console: Console) -> int | None:
+    """Start a created process and stay with it to its end; returns its exit status, or None where the user detached:
+    the process then runs on, and its FIFOs stay for the next client."""
+    detached = asyncio.Event()
+    source = _typed(DetachKeys(parse_keys(console.detach_keys)), detached) if console.interactive else None
+    with contextlib.ExitStack() as stack:
+        if console.terminal and os.isatty(_STDIN):
+            stack.enter_context(raw(_STDIN))
+        forwarder = stack.enter_context(_Forwarder(process, console))
+        await forwarder.resize()
+        streams = Streams(fd_sink(_STDOUT), fd_sink(_STDERR), source)
+        running = asyncio.create_task(process.run(fifos, streams, forwarder.resize), name="moorage process")
+        leaving = asyncio.create_task(detached.wait(), name="moorage detach")
+        try:
+            await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result().status
+            fifos.keep()
+            return None
+        finally:
+            for task in (running, leaving):
+                task.cancel()
+            await asyncio.gather(running, leaving, return_exceptions=True)
+
+
+def _typed(keys: DetachKeys, detached: asyncio.Event) -> Source:
+    """The user's input without the detach keys."""
+    read = fd_source(_STDIN)
+
+    async def source() -> bytes:
+        while True:
+            typed = await read()
+            kept = keys.feed(typed)
+            if kept or not typed:
+                return kept
+            if keys.found:
+                detached.set()
+                # Not the end of the input: the process is to run on as it is.
+                await asyncio.Event().wait()
+
+    return source
+
+
+class _Forwarder:
+    """Passes signals on to the process, and the size of the terminal when it changes. In raw mode the keys that make
+    signals are input like others."""
+
+    def __init__(self, process: ProcessHandle, console: Console) -> None:
+        self._process = process
+        self._console = console
+        self._sending: set[asyncio.Task[None]] = set()
+        self._numbers: list[int] = []
+
+    async def resize(self) -> None:
+        """Tell the process's terminal the size of the user's."""
+        size = self._console.size
+        if size is not None:
+            # A terminal that is not there yet, or not any more, has no size to set.
+            with contextlib.suppress(MoorageError):
+                await self._process.resize(*size)
+
+    async def _kill(self, number: int) -> None:
+        # One that has ended meanwhile needs no signal.
+        with contextlib.suppress(NotFound, FailedPrecondition):
+            await self._process.kill(number)
+
+    def _later(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine, name="moorage signal")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in _PROXIED if self._console.proxy_signals else ():
+            loop.add_signal_handler(number, self._on_signal, number)
+            self._numbers.append(number)
+        if self._console.size is not None:
+            loop.add_signal_handler(signal.SIGWINCH, self._on_size)
+            self._numbers.append(signal.SIGWINCH)
+        return self
+
+    def _on_signal(self, number: int) -> None:
+        self._later(self._kill(number))
+
+    def _on_size(self) -> None:
+        self._later(self.resize())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._numbers:
+            loop.remove_signal_handler(number)
+        for task in self._sending:
+            task.cancel()

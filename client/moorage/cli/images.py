@@ -1,0 +1,201 @@
+"""`pull`, `images`, `rmi`."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from dataclasses import dataclass
+
+import click
+
+from moorage.cli.app import App, connected, formatted
+from moorage.cli.credentials import stored_credentials
+from moorage.cli.errors import FAILURE, CommandError
+from moorage.cli.output import print_rows, warn
+from moorage.cli.progress import display
+from moorage.cli.units import human_duration, human_size
+from moorage.client import Client
+from moorage.image_config import ResolvedImage, resolve
+from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound
+from moorage_api.images import Image
+from moorage_api.oci import reference as references
+from moorage_api.oci.platforms import parse_platform
+from moorage_api.transfer import PullOptions
+
+_COLUMNS = {"REPOSITORY": "Repository", "TAG": "Tag", "IMAGE ID": "ID", "CREATED": "CreatedSince", "SIZE": "Size"}
+_NONE = "<none>"
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--platform", default="", help="os/architecture[/variant]; this machine's unless given.")
+@click.option("--snapshotter", default="", help="Unpack with this snapshotter.")
+@click.option("--hosts-dir", default="", help="A folder of hosts.toml files in place of the daemon's.")
+@click.option("--plain-http/--no-plain-http", default=None, help="Speak HTTP without TLS to the registry.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the image's name alone.")
+@connected()
+async def pull(
+    app: App, reference: str, platform: str, snapshotter: str, hosts_dir: str, plain_http: bool | None
+) -> None:
+    """Fetch an image from a registry."""
+    options = PullOptions(
+        platforms=(parse_platform(platform),) if platform else (),
+        snapshotter=snapshotter,
+        hosts_dir=hosts_dir,
+        plain_http=plain_http,
+        credentials=stored_credentials(),
+    )
+    image = await pull_shown(app, reference, options)
+    print(image.name)
+
+
+async def pull_shown(app: App, reference: str, options: PullOptions | None = None) -> Image:
+    """Pull, and show on standard error how it goes."""
+    options = options or PullOptions(credentials=stored_credentials())
+    with display(quiet=app.quiet) as shown:
+        image = await app.client.pull(reference, options, shown.show)
+    if not app.quiet:
+        warn(f"Digest: {image.target.digest}")
+    return image
+
+
+async def ensure(app: App, reference: str, policy: str) -> ResolvedImage:
+    """The image to run: pulled where the policy (`missing`, `always`, `never`) says so. `NotFound` for `never`."""
+    if policy == "always":
+        await pull_shown(app, reference)
+        return await app.client.image(reference)
+    try:
+        return await app.client.image(reference)
+    except NotFound:
+        if policy == "never":
+            raise
+    warn(f"Unable to find image '{references.parse(reference).familiar}' locally")
+    await pull_shown(app, reference)
+    return await app.client.image(reference)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """An image as the list shows it; empty and zero where its content is not here."""
+
+    image: Image
+    id: str = ""
+    created: str = ""
+    size: int = 0
+
+
+@click.command()
+@click.argument("repository", default="")
+@click.option("--digests", is_flag=True, help="Show digests.")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten ids.")
+@formatted
+@connected()
+async def images(app: App, repository: str, digests: bool, no_trunc: bool) -> None:
+    """List the images of the namespace."""
+    found = await app.client.images.list()
+    if repository:
+        wanted = references.parse_exact(repository)
+        found = [image for image in found if _matches(image.name, wanted)]
+    listed = await asyncio.gather(*(_look(app.client, image) for image in found))
+    rows = [_row(entry, no_trunc=no_trunc) for entry in sorted(listed, key=lambda entry: entry.created, reverse=True)]
+    if app.quiet:
+        for id in dict.fromkeys(row["ID"] for row in rows):
+            print(id)
+        return
+    columns = dict(_COLUMNS)
+    if digests:
+        columns = {"REPOSITORY": "Repository", "TAG": "Tag", "DIGEST": "Digest", **columns}
+    print_rows(rows, columns, app.format)
+
+
+async def _look(client: Client, image: Image) -> _Listed:
+    try:
+        found = await resolve(client.content, image)
+    except MoorageError:
+        # Not for this platform, or only a part of it is here: it is listed all the same.
+        return _Listed(image)
+    size = sum(blob.size for blob in (found.manifest, found.config_descriptor, *found.layers))
+    return _Listed(image, found.id, found.config.created, size)
+
+
+def _matches(name: str, wanted: references.Reference) -> bool:
+    try:
+        own = references.parse_exact(name)
+    except InvalidArgument:
+        return False
+    return own.name == wanted.name and (not wanted.object or own.object == wanted.object)
+
+
+def _row(entry: _Listed, *, no_trunc: bool) -> dict[str, str]:
+    repository, tag, digest = entry.image.name, _NONE, entry.image.target.digest
+    try:
+        reference = references.parse_exact(entry.image.name)
+        short = references.Reference(reference.domain, reference.path)
+        repository, tag = short.familiar, reference.tag or _NONE
+    except InvalidArgument:
+        # A name that another client chose: shown as it is.
+        pass
+    age = _age(entry.created)
+    id = entry.id or digest
+    return {
+        "Repository": repository,
+        "Tag": tag,
+        "Digest": digest,
+        "ID": id if no_trunc else id.partition(":")[2][:12],
+        "CreatedAt": entry.created or "N/A",
+        "CreatedSince": f"{human_duration(age)} ago" if age is not None else "N/A",
+        "Size": human_size(entry.size) if entry.size else "N/A",
+    }
+
+
+def _age(created: str) -> float | None:
+    try:
+        return time.time() - dt.datetime.fromisoformat(created).timestamp()
+    except ValueError:
+        return None
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-f", "--force", is_flag=True, help="Also where containers use it; no error where it is not there.")
+@connected()
+async def rmi(app: App, images: tuple[str, ...], force: bool) -> int:
+    """Remove images, by name or id."""
+    failed = 0
+    for wanted in images:
+        try:
+            for name in await _names(app.client, wanted):
+                if not force:
+                    await _check_unused(app.client, name)
+                await app.client.images.delete(name, sync=True)
+                print(f"Untagged: {name}")
+        except MoorageError as error:
+            if force and isinstance(error, NotFound):
+                continue
+            failed = FAILURE
+            app.tell(error)
+    return failed
+
+
+async def _names(client: Client, wanted: str) -> list[str]:
+    """The names of an image: one by its name, all of them by its id. `NotFound`."""
+    try:
+        return [(await client.images.get(references.parse(wanted).canonical)).name]
+    except (NotFound, InvalidArgument):
+        listed = await asyncio.gather(*(_look(client, image) for image in await client.images.list()))
+    prefix = wanted.removeprefix("sha256:")
+    ids = {entry.id for entry in listed if prefix and entry.id.partition(":")[2].startswith(prefix)}
+    if len(ids) > 1:
+        raise CommandError(f"several images have ids that begin with {wanted}")
+    names = [entry.image.name for entry in listed if entry.image.name == wanted or entry.id in ids]
+    if not names:
+        raise NotFound(f"no such image: {wanted} (in the namespace {client.namespace!r})")
+    return names
+
+
+async def _check_unused(client: Client, name: str) -> None:
+    users = await client.containers.list(f"image=={name}")
+    if users:
+        ids = ", ".join(user.id[:12] for user in users)
+        raise FailedPrecondition(f"image {name} is used by {ids}: remove the containers first, or use --force")

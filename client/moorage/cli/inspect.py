@@ -1,0 +1,149 @@
+"""`inspect`: all that is known of a container or an image, as JSON with docker's keys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+import msgspec
+
+from moorage import labels
+from moorage.cli.app import App, connected
+from moorage.cli.errors import FAILURE
+from moorage.cli.find import find
+from moorage.cli.output import print_object
+from moorage.cli.units import rfc3339
+from moorage.container import ContainerHandle, State
+from moorage.image_config import ResolvedImage
+from moorage_api.errors import InvalidArgument, MoorageError, NotFound
+from moorage_api.oci import spec as oci
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--type", "kind", type=click.Choice(["container", "image"]), default=None, help="Only of this kind.")
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
+@connected()
+async def inspect(app: App, names: tuple[str, ...], kind: str | None) -> int:
+    """Show all that is known of containers or images."""
+    found: list[dict[str, Any]] = []
+    failed = 0
+    for name in names:
+        try:
+            found.append(await _inspect(app, name, kind))
+        except MoorageError as error:
+            failed = FAILURE
+            app.tell(error)
+    if app.format in ("", "table"):
+        print_object(found)
+    else:
+        for each in found:
+            print_object(each, app.format)
+    return failed
+
+
+async def _inspect(app: App, name: str, kind: str | None) -> dict[str, Any]:
+    if kind != "image":
+        try:
+            return await _container(await find(app.client, name))
+        except NotFound:
+            if kind == "container":
+                raise
+    try:
+        return _image(await app.client.image(name))
+    except (NotFound, InvalidArgument) as error:
+        if kind == "image":
+            raise
+        raise NotFound(f"no such container or image: {name} (in the namespace {app.client.namespace!r})") from error
+
+
+async def _container(container: ContainerHandle) -> dict[str, Any]:
+    record, state = container.record, await container.state()
+    spec = oci.decode(record.spec)
+    process: dict[str, Any] = spec.get("process", {})
+    args: list[str] = list(process.get("args", ()))
+    options = labels.options_of(record)
+    return {
+        "Id": record.id,
+        "Created": rfc3339(record.created_at),
+        "Path": args[0] if args else "",
+        "Args": args[1:],
+        "State": _state(state),
+        "Image": record.image,
+        "LogPath": container.log_path,
+        "Name": container.name,
+        "Driver": record.snapshotter,
+        "HostConfig": _host_config(spec, options.network if options else ""),
+        "Mounts": _mounts(spec),
+        "Config": {
+            "Hostname": spec.get("hostname", ""),
+            "User": options.user if options else "",
+            "Tty": bool(process.get("terminal")),
+            "Env": process.get("env", []),
+            "Cmd": args,
+            "Image": record.image,
+            "WorkingDir": process.get("cwd", ""),
+            "Labels": dict(record.labels),
+        },
+        "Runtime": record.runtime.name,
+        "SnapshotKey": record.snapshot_key,
+        "Options": asdict(options) if options else None,
+        "Spec": spec,
+    }
+
+
+def _state(state: State) -> dict[str, Any]:
+    return {
+        "Status": state.status,
+        "Running": state.running,
+        "Paused": state.status == "paused",
+        "Pid": state.pid,
+        "ExitCode": state.exit_status or 0,
+        "FinishedAt": rfc3339(state.exited_at),
+    }
+
+
+def _host_config(spec: dict[str, Any], network: str) -> dict[str, Any]:
+    linux: dict[str, Any] = spec.get("linux", {})
+    resources: dict[str, Any] = linux.get("resources", {})
+    cpu: dict[str, Any] = resources.get("cpu", {})
+    period, quota = cpu.get("period", 0), cpu.get("quota", 0)
+    return {
+        "NetworkMode": network,
+        "Memory": resources.get("memory", {}).get("limit", 0),
+        "NanoCpus": quota * 10**9 // period if period else 0,
+        "PidsLimit": resources.get("pids", {}).get("limit", 0),
+        "ReadonlyRootfs": bool(spec.get("root", {}).get("readonly")),
+        "CgroupParent": linux.get("cgroupsPath", "").rpartition("/")[0],
+    }
+
+
+def _mounts(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "Type": "bind",
+            "Source": mount["source"],
+            "Destination": mount["destination"],
+            "RW": "ro" not in mount.get("options", ()),
+        }
+        for mount in spec.get("mounts", ())
+        if mount.get("type") == "bind"
+    ]
+
+
+def _image(image: ResolvedImage) -> dict[str, Any]:
+    config = image.config
+    return {
+        "Id": image.id,
+        "RepoTags": [image.image.name],
+        "RepoDigests": [f"{image.image.name.partition('@')[0].rpartition(':')[0]}@{image.image.target.digest}"],
+        "Created": config.created,
+        "Author": config.author,
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Size": sum(blob.size for blob in (image.manifest, image.config_descriptor, *image.layers)),
+        "Config": msgspec.to_builtins(config.config),
+        "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
+        "Metadata": {"Labels": dict(image.image.labels)},
+    }

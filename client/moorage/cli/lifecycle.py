@@ -1,0 +1,137 @@
+"""`start`, `stop`, `kill`, `rm`, `wait`: verbs that take several containers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import click
+
+from moorage import labels
+from moorage.cli.app import App, connected
+from moorage.cli.errors import FAILURE, CommandError, start_failure
+from moorage.cli.find import find
+from moorage.cli.foreground import Console, attach
+from moorage.cli.terminal import DETACH_KEYS
+from moorage.container import STOP_SECONDS, ContainerHandle
+from moorage.create import signal_number
+from moorage_api.errors import MoorageError, NotFound
+from moorage_api.oci import spec as oci
+
+_CONTAINERS = click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")
+
+
+@click.command()
+@_CONTAINERS
+@click.option("-a", "--attach", "attached", is_flag=True, help="Stay with it; the exit code is its own.")
+@click.option("-i", "--interactive", is_flag=True, help="Give it the input.")
+@click.option("--detach-keys", default=DETACH_KEYS, show_default=True, help="Keys that leave it running.")
+@connected()
+async def start(app: App, containers: tuple[str, ...], attached: bool, interactive: bool, detach_keys: str) -> int:
+    """Start containers that do not run."""
+    if not attached and not interactive:
+        return await _each(app, containers, ContainerHandle.start)
+    if len(containers) > 1:
+        raise CommandError("only one container can be attached")
+    container = await find(app.client, containers[0])
+    terminal = bool(oci.decode(container.record.spec)["process"].get("terminal"))
+    console = Console(interactive, terminal, detach_keys)
+    console.check()
+    return await _attached(container, console)
+
+
+async def _attached(container: ContainerHandle, console: Console) -> int:
+    async with console.fifos() as fifos:
+        try:
+            process = await container.create_task(fifos.stdio)
+            status = await attach(process, fifos, console)
+        except MoorageError as error:
+            raise start_failure(error) from error
+    if status is None:
+        return 0
+    await _ended(container)
+    return status
+
+
+async def _ended(container: ContainerHandle) -> None:
+    """What its maker wanted of it when it ends."""
+    options = labels.options_of(container.record)
+    if options is not None and options.auto_remove:
+        await container.remove(force=True)
+    else:
+        await container.finish()
+
+
+@click.command()
+@_CONTAINERS
+@click.option("-t", "--time", "timeout", type=float, default=STOP_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option("-s", "--signal", "name", default="", help="What to send in place of its stop signal.")
+@connected()
+async def stop(app: App, containers: tuple[str, ...], timeout: float, name: str) -> int:
+    """Ask containers to end; kill those that do not within the time."""
+    signal = signal_number(name) if name else None
+
+    async def end(container: ContainerHandle) -> None:
+        await container.stop(timeout, signal)
+        options = labels.options_of(container.record)
+        if options is not None and options.auto_remove:
+            await container.remove(force=True)
+
+    return await _each(app, containers, end)
+
+
+@click.command()
+@_CONTAINERS
+@click.option("-s", "--signal", "name", default="KILL", show_default=True, help="A name or a number.")
+@connected()
+async def kill(app: App, containers: tuple[str, ...], name: str) -> int:
+    """Send a signal to containers."""
+    signal = signal_number(name)
+    return await _each(app, containers, lambda container: container.kill(signal))
+
+
+@click.command()
+@click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")
+@click.option("-f", "--force", is_flag=True, help="Also those that run; no error where one is not there.")
+@click.option("-v", "--volumes", is_flag=True, hidden=True, help="Docker's; there are no anonymous volumes.")
+@connected()
+async def rm(app: App, containers: tuple[str, ...], force: bool, volumes: bool) -> int:
+    """Remove containers with their writable layers and logs."""
+    return await _each(app, containers, lambda container: container.remove(force=force), missing_ok=force)
+
+
+@click.command()
+@_CONTAINERS
+@connected()
+async def wait(app: App, containers: tuple[str, ...]) -> int:
+    """Wait until containers have ended, and print their exit codes."""
+
+    async def ended(container: ContainerHandle) -> str:
+        state = await container.state()
+        if state.running:
+            return str((await container.wait()).status)
+        return str(state.exit_status or 0)
+
+    return await _each(app, containers, ended, answer=True)
+
+
+async def _each(
+    app: App,
+    containers: tuple[str, ...],
+    action: Callable[[ContainerHandle], Awaitable[object]],
+    *,
+    missing_ok: bool = False,
+    answer: bool = False,
+) -> int:
+    """Do `action` on each, one after the other; print what was given, or with `answer` the result. What fails is told
+    and does not stop the rest. Returns the exit code."""
+    failed = 0
+    for wanted in containers:
+        try:
+            result = await action(await find(app.client, wanted))
+            print(result if answer else wanted)
+        except MoorageError as error:
+            if missing_ok and isinstance(error, NotFound):
+                continue
+            failed = FAILURE
+            app.tell(error)
+    return failed

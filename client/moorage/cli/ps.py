@@ -1,0 +1,139 @@
+"""`ps`: the containers of the namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+import time
+from typing import Any
+
+import click
+
+from moorage import labels
+from moorage.cli.app import App, connected, formatted
+from moorage.cli.output import print_rows, shorten
+from moorage.cli.units import human_duration, local_time
+from moorage.container import State, state_of, uptime
+from moorage_api.containers import Container
+from moorage_api.errors import InvalidArgument
+from moorage_api.oci import reference as references
+from moorage_api.oci import spec as oci
+
+_COLUMNS = {
+    "CONTAINER ID": "ID",
+    "IMAGE": "Image",
+    "COMMAND": "Command",
+    "CREATED": "RunningFor",
+    "STATUS": "Status",
+    "PORTS": "Ports",
+    "NAMES": "Names",
+}
+_COMMAND_LENGTH = 20
+
+
+@click.command()
+@click.option("-a", "--all", is_flag=True, help="Also those that do not run.")
+@click.option("-l", "--latest", is_flag=True, help="Only the newest, in any state.")
+@click.option("-n", "--last", type=int, default=-1, help="Only the newest so many, in any state.")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="id, name, label, status, image.")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten.")
+@formatted
+@connected()
+async def ps(app: App, all: bool, latest: bool, last: int, filters: tuple[str, ...], no_trunc: bool) -> None:
+    """List containers."""
+    records, processes = await asyncio.gather(app.client.containers.list(), app.client.tasks.list())
+    tasks = {process.container_id: process for process in processes}
+    found = [(record, state_of(record, tasks.get(record.id))) for record in records]
+    found.sort(key=lambda pair: pair[0].created_at, reverse=True)
+    count = 1 if latest else last
+    wanted = [_parse_filter(text) for text in filters]
+    if not all and count < 0 and not any(key == "status" for key, _ in wanted):
+        found = [pair for pair in found if pair[1].running]
+    found = [pair for pair in found if _passes(*pair, wanted)]
+    if count >= 0:
+        found = found[:count]
+    rows = [row(record, state, no_trunc=no_trunc) for record, state in found]
+    if app.quiet:
+        for line in rows:
+            print(line["ID"])
+        return
+    print_rows(rows, _COLUMNS, app.format)
+
+
+def row(record: Container, state: State, *, no_trunc: bool = False) -> dict[str, Any]:
+    """A container as the list shows it; the fields are docker's."""
+    age = time.time() - record.created_at / 10**9
+    command = _command(record)
+    return {
+        "ID": record.id if no_trunc or labels.NAME not in record.labels else record.id[:12],
+        "Image": _image(record.image),
+        "Command": json.dumps(command if no_trunc else shorten(command, _COMMAND_LENGTH), ensure_ascii=False),
+        "CreatedAt": local_time(record.created_at),
+        "RunningFor": f"{human_duration(age)} ago",
+        "Status": status_text(state),
+        "State": state.status,
+        "Ports": "",
+        "Names": record.labels.get(labels.NAME, ""),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(record.labels.items())),
+    }
+
+
+def status_text(state: State) -> str:
+    """`Up 3 minutes`, `Exited (0) 5 seconds ago`, `Created`."""
+    match state.status:
+        case "created":
+            return "Created"
+        case "exited":
+            ago = human_duration(time.time() - state.exited_at / 10**9) if state.exited_at else ""
+            return f"Exited ({state.exit_status})" + (f" {ago} ago" if ago else "")
+    up = uptime(state.pid)
+    text = f"Up {human_duration(up)}" if up is not None else "Up"
+    return f"{text} (Paused)" if state.status == "paused" else text
+
+
+def _command(record: Container) -> str:
+    try:
+        args = oci.decode(record.spec)["process"]["args"]
+    except (InvalidArgument, KeyError, TypeError):
+        # Another client's container may have a specification of another kind.
+        return ""
+    return shlex.join(str(word) for word in args)
+
+
+def _image(name: str) -> str:
+    try:
+        reference = references.parse_exact(name)
+    except InvalidArgument:
+        return name
+    if reference.tag == references.DEFAULT_TAG and not reference.digest:
+        reference = references.Reference(reference.domain, reference.path)
+    return reference.familiar
+
+
+def _parse_filter(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or key not in ("id", "name", "label", "status", "image"):
+        raise InvalidArgument(f"invalid filter {text!r}: expected id=, name=, label=, status= or image=")
+    return key, value
+
+
+def _passes(record: Container, state: State, filters: list[tuple[str, str]]) -> bool:
+    """Of several filters of one key any must fit, of different keys all."""
+    keys = {key for key, _ in filters}
+    return all(any(_fits(record, state, key, value) for other, value in filters if other == key) for key in keys)
+
+
+def _fits(record: Container, state: State, key: str, value: str) -> bool:
+    match key:
+        case "id":
+            return record.id.startswith(value)
+        case "name":
+            return value in labels.name_of(record)
+        case "status":
+            return state.status == value
+        case "image":
+            return value in (record.image, _image(record.image))
+        case _:
+            name, equals, wanted = value.partition("=")
+            return name in record.labels and (not equals or record.labels[name] == wanted)
