@@ -89,13 +89,14 @@ class Ingest:
             started = datetime.fromisoformat(_read(f"{self.path}/startedat"))
         except (FileNotFoundError, ValueError):
             return None
+        started_at = int(started.timestamp() * 1_000_000) * 1000
         return IngestStatus(
             ref=self.ref,
             offset=data.st_size,
             total=int(_read_optional(f"{self.path}/total") or 0),
             expected=_read_optional(f"{self.path}/expected"),
-            started_at=int(started.timestamp() * 1_000_000) * 1000,
-            updated_at=data.st_mtime_ns,
+            started_at=started_at,
+            updated_at=max(data.st_mtime_ns, started_at),  # the kernel's clock for files ticks coarsely
         )
 
 
