@@ -85,10 +85,7 @@ def of_exception(error: Exception) -> HostFailure:
         case aiohttp.ClientConnectorCertificateError():
             return HostFailure(Unavailable(f"its certificate is not trusted: {error.certificate_error}"))
         case aiohttp.ClientConnectorError():
-            number = error.os_error.errno
-            named = number is not None and number > 0 and not isinstance(error.os_error, ssl.SSLError | socket.gaierror)
-            reason = os.strerror(number) if named else error.os_error.strerror or str(error.os_error)
-            failure = HostFailure(Unavailable(f"no connection: {reason}"))
+            failure = HostFailure(Unavailable(f"no connection: {_reason(error.os_error)}"))
             failure.not_tls = isinstance(error.os_error, ssl.SSLError | ConnectionResetError)
             return failure
         case aiohttp.ServerTimeoutError():
@@ -110,6 +107,13 @@ def all_hosts(what: str, failures: Sequence[tuple[Host, HostFailure]]) -> Moorag
     kind = type(failures[-1][1].error)
     hint = " (it does not exist, or wants another login)" if kind in (Unauthenticated, PermissionDenied) else ""
     return kind(f"{what}{hint}: {tried}")
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words; the resolver's and OpenSSL's numbers are not the system's."""
+    if error.errno is None or error.errno <= 0 or isinstance(error, ssl.SSLError | socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
 
 
 def _detail(body: bytes) -> str:

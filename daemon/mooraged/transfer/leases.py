@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,14 +50,19 @@ class TransferLeases:
         """Make the lease and move to it what earlier ones of the same reference hold, but for their half-made
         snapshots. Leases of transfers that run now are left alone."""
         leases = self._metadata.bind(namespace).leases
-        now = time.time()
-        expires = datetime.fromtimestamp(now + LIFETIME, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        abandoned = [lease for lease in _leases_for(leases, reference) if (namespace, lease.id) not in self._active]
-        lease = leases.create(labels={REFERENCE: reference, GC_EXPIRE: expires})
-        self._active.add((namespace, lease.id))
-        for old in abandoned:
-            _move(leases, old, lease)
-        return lease.id
+        expires = datetime.fromtimestamp(time.time() + LIFETIME, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        id = f"transfer-{time.time_ns()}-{secrets.token_hex(4)}"
+        # Known as active before it can be seen: otherwise a transfer that begins now could take it for abandoned.
+        self._active.add((namespace, id))
+        try:
+            abandoned = [old for old in _leases_for(leases, reference) if (namespace, old.id) not in self._active]
+            lease = leases.create(id, {REFERENCE: reference, GC_EXPIRE: expires})
+            for old in abandoned:
+                _move(leases, old, lease)
+        except BaseException:
+            self._active.discard((namespace, id))
+            raise
+        return id
 
     def _end(self, namespace: str, lease: str, stays: bool) -> None:
         leases = self._metadata.bind(namespace).leases
