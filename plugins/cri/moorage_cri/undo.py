@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
+
+from moorage_cri.concurrency import finish
 
 logger = logging.getLogger(__name__)
 
@@ -43,20 +44,3 @@ class Undo:
                 await step()
             except Exception:
                 logger.exception("%s: could not undo: %s", self._what, name)
-
-
-async def finish(work: Awaitable[object]) -> None:
-    """Await `work` to its end, however often the caller is cancelled; the cancellation is raised after it."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-    if cancelled is not None:
-        task.exception()
-        raise cancelled
-    task.result()

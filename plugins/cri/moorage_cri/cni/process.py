@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from moorage_api.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from moorage_cri.undo import finish
+from moorage_cri.concurrency import finish
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The calls that make, run, show and remove containers."""

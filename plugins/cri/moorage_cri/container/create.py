@@ -1,0 +1,200 @@
+"""CreateContainer."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from contextlib import suppress
+
+from moorage_api import containers
+from moorage_api.errors import FailedPrecondition, InvalidArgument, NotFound
+from moorage_api.mounts import Mount
+from moorage_api.oci.spec import encode
+from moorage_api.rpc import Call
+from moorage_api.wire import cri_pb2
+from moorage_cri import labels, names
+from moorage_cri.config import RuntimeHandler
+from moorage_cri.container import identity, mounts, resources, signals, spec, volumes
+from moorage_cri.container.host import host
+from moorage_cri.context import Cri
+from moorage_cri.deadlines import deadline
+from moorage_cri.image.cache import CachedImage
+from moorage_cri.metadata import encode_container
+from moorage_cri.model import Container, Sandbox
+from moorage_cri.sandbox import files
+from moorage_cri.sandbox.spec import check_map
+from moorage_cri.undo import Undo
+
+
+class CreateContainer:
+    """Makes containers: a snapshot of the image, the specification, the record."""
+
+    def __init__(self, cri: Cri) -> None:
+        self._cri = cri
+        self._accounts = identity.AccountCache()
+
+    async def CreateContainer(
+        self, request: cri_pb2.CreateContainerRequest, call: Call
+    ) -> cri_pb2.CreateContainerResponse:
+        cri = self._cri
+        sandbox = cri.sandboxes.get(request.pod_sandbox_id)
+        check(request.config)
+        handler = cri.config.handler(sandbox.handler)
+        image = cri.images.resolve(request.config.image.image)
+        container = _container(request, sandbox, image, handler.snapshotter or cri.config.snapshotter)
+        cri.container_names.reserve(container.name, container.id)
+        try:
+            async with (
+                Undo(f"container {container.id}") as undo,
+                deadline(call, cri.config.timeout, "making the container"),
+                sandbox.lock,
+            ):
+                if not cri.is_ready(sandbox) or sandbox.id not in cri.sandboxes:
+                    raise FailedPrecondition(f"pod {sandbox.id} is not ready")
+                await self._make(container, sandbox, image, handler, undo)
+                cri.containers.add(container.id, container)
+        except BaseException:
+            cri.container_names.release(container.name, container.id)
+            raise
+        cri.container_names.made(container.name)
+        return cri_pb2.CreateContainerResponse(container_id=container.id)
+
+    async def _make(
+        self, container: Container, sandbox: Sandbox, image: CachedImage, handler: RuntimeHandler, undo: Undo
+    ) -> None:
+        cri = self._cri
+        folder = cri.container_folder(container.id)
+        undo.push("folder", lambda: cri.run(files.remove, folder))
+        undo.push("snapshot", lambda: cri.run(remove_snapshot, cri, container))
+        rootfs = await cri.run(self._prepare, container, image)
+        target_pid = self._target_pid(container)
+        undo.push("record", lambda: cri.run(remove_record, cri, container.id))
+        await cri.run(self._record, container, sandbox, image, handler, rootfs, target_pid)
+
+    def _prepare(self, container: Container, image: CachedImage) -> list[Mount]:
+        """The folder, and the snapshot under the pod's lease, by which it is kept until the record refers to it."""
+        cri = self._cri
+        cri.container_folder(container.id).mkdir(mode=0o750, parents=True)
+        leased = cri.core.namespaced(cri.k8s.namespace, container.sandbox_id)
+        return leased.snapshotter(container.snapshotter).prepare(container.id, image.chain_id)
+
+    def _target_pid(self, container: Container) -> int:
+        """The process whose PID namespace is wanted: that of another, running container of the pod."""
+        options = container.config.linux.security_context.namespace_options
+        if options.pid != cri_pb2.TARGET:
+            return 0
+        target = self._cri.containers.get(options.target_id)
+        if target.sandbox_id != container.sandbox_id:
+            raise InvalidArgument(f"target container {target.id} is of another pod")
+        if not target.running:
+            raise FailedPrecondition(f"target container {target.id} is not running")
+        return target.run.pid
+
+    def _record(
+        self,
+        container: Container,
+        sandbox: Sandbox,
+        image: CachedImage,
+        handler: RuntimeHandler,
+        rootfs: list[Mount],
+        target_pid: int,
+    ) -> None:
+        cri = self._cri
+        context = container.config.linux.security_context
+        accounts = self._accounts.get(image.id, rootfs)
+        user = identity.resolve(context, image.config.config.user, accounts)
+        container.user.CopyFrom(cri_pb2.LinuxContainerUser(uid=user.uid, gid=user.gid, supplemental_groups=user.groups))
+        inputs = spec.Inputs(
+            sandbox=sandbox,
+            container=container,
+            image=image.config.config,
+            user=user,
+            config=cri.config,
+            handler=handler,
+            host=host(),
+            binds=[*pod_binds(cri, sandbox, container.config), *self._volumes(container, image, rootfs)],
+            target_pid=target_pid,
+        )
+        cri.k8s.containers.create(
+            containers.Container(
+                id=container.id,
+                runtime=sandbox.runtime,
+                spec=encode(spec.build(inputs)),
+                image=container.image_name,
+                snapshotter=container.snapshotter,
+                snapshot_key=container.id,
+                labels=labels.record_labels(labels.KIND_CONTAINER, image.config.config.labels, container.config.labels),
+                extensions={labels.CONTAINER_METADATA: encode_container(container)},
+                sandbox_id=sandbox.id,
+            )
+        )
+
+    def _volumes(self, container: Container, image: CachedImage, rootfs: list[Mount]) -> list[mounts.Bind]:
+        wanted = volumes.declared(image.config.config.volumes, container.config.mounts)
+        if not wanted or self._cri.config.ignore_image_defined_volumes:
+            return []
+        return volumes.make(wanted, self._cri.container_folder(container.id) / "volumes", rootfs)
+
+
+def check(config: cri_pb2.ContainerConfig) -> None:
+    """`InvalidArgument` for a container that cannot be made, whatever the state of the host."""
+    name = config.metadata.name
+    if not config.HasField("metadata") or not name:
+        raise InvalidArgument("the container's metadata must have a name")
+    if len(name) > 253 or "/" in name or "\0" in name:
+        raise InvalidArgument(f"{name[:80]!r} cannot be the name of a container")
+    check_map(config.labels, "labels")
+    check_map(config.annotations, "annotations")
+    mounts.check(config.mounts)
+    identity.check(config.linux.security_context)
+    resources.check(config.linux.resources)
+    if os.path.isabs(config.log_path) or ".." in config.log_path.split("/"):
+        raise InvalidArgument(f"log_path {config.log_path[:80]!r} leads out of the pod's log directory")
+
+
+def pod_binds(cri: Cri, sandbox: Sandbox, config: cri_pb2.ContainerConfig) -> list[mounts.Bind]:
+    """The pod's files in /etc, read-only in a read-only root file system, and its /dev/shm."""
+    mode = "ro" if config.linux.security_context.readonly_rootfs else "rw"
+    folder = cri.sandbox_folder(sandbox.id)
+    binds = [
+        mounts.Bind(f"/etc/{name}", str(folder / name), ("rbind", "rprivate", mode))
+        for name in (files.HOSTNAME, files.HOSTS, files.RESOLV_CONF)
+    ]
+    shared = sandbox.namespace_options.ipc == cri_pb2.NODE
+    shm = "/dev/shm" if shared else f"{sandbox.path}/shm"
+    return [*binds, mounts.Bind("/dev/shm", shm, ("rbind", "rprivate", "rw"))]
+
+
+def remove_snapshot(cri: Cri, container: Container) -> None:
+    """Remove a container's root file system; one that is not there does not matter."""
+    with suppress(NotFound):
+        cri.k8s.snapshotter(container.snapshotter).remove(container.id)
+
+
+def remove_record(cri: Cri, id: str) -> None:
+    """Remove a container's record; one that is not there does not matter."""
+    with suppress(NotFound):
+        cri.k8s.containers.delete(id)
+
+
+def _container(
+    request: cri_pb2.CreateContainerRequest, sandbox: Sandbox, image: CachedImage, snapshotter: str
+) -> Container:
+    config, pod = request.config, sandbox.config
+    metadata = config.metadata
+    directory = request.sandbox_config.log_directory or pod.log_directory
+    return Container(
+        id=secrets.token_hex(32),
+        name=names.container_name(
+            metadata.name, metadata.attempt, pod.metadata.name, pod.metadata.namespace, pod.metadata.uid
+        ),
+        sandbox_id=sandbox.id,
+        config=config,
+        image_id=image.id,
+        image_name=(image.repo_tags or image.repo_digests or [image.id])[0],
+        log_path=os.path.join(directory, config.log_path) if directory and config.log_path else "",
+        stop_signal=signals.stop_signal(config.stop_signal, image.config.config.stop_signal),
+        snapshotter=snapshotter,
+        created_at=time.time_ns(),
+    )

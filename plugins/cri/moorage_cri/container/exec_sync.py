@@ -1,0 +1,90 @@
+"""ExecSync."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+from contextlib import suppress
+
+from moorage_api.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MoorageError, NotFound
+from moorage_api.oci.spec import PROCESS_URL, decode, encode, exec_process
+from moorage_api.rpc import Call
+from moorage_api.types import TypedValue
+from moorage_api.wire import cri_pb2
+from moorage_cri.container.exec_io import Capture
+from moorage_cri.context import Cri
+from moorage_cri.model import Container
+from moorage_cri.undo import Undo
+
+logger = logging.getLogger(__name__)
+
+# Bytes of each stream that are kept; as containerd's.
+_OUTPUT_MAX = 16 << 20
+_KILL_SECONDS = 10.0
+
+
+class ExecSync:
+    """Runs a command in a container and returns what it wrote. Bounded in bytes and time; ends with its caller."""
+
+    def __init__(self, cri: Cri) -> None:
+        self._cri = cri
+
+    async def ExecSync(self, request: cri_pb2.ExecSyncRequest, call: Call) -> cri_pb2.ExecSyncResponse:
+        """A command that does not end in time is killed: `DeadlineExceeded`."""
+        if not request.cmd:
+            raise InvalidArgument("no command specified")
+        if request.timeout < 0:
+            raise InvalidArgument(f"the timeout must not be negative: {request.timeout}")
+        container = self._cri.containers.get(request.container_id)
+        if not container.running:
+            state = cri_pb2.ContainerState.Name(container.state)
+            raise FailedPrecondition(f"container {container.id} is in state {state}, not running")
+        process = await self._cri.run(self._process, container.id, list(request.cmd))
+        limit = asyncio.timeout(float(request.timeout) or None)
+        try:
+            async with limit:
+                return await self._run(container, process)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(f"the command did not end within {request.timeout} s and was killed") from error
+
+    def _process(self, id: str, command: list[str]) -> TypedValue:
+        record = self._cri.k8s.containers.get(id)
+        return encode(exec_process(decode(record.spec), command), PROCESS_URL)
+
+    async def _run(self, container: Container, process: TypedValue) -> cri_pb2.ExecSyncResponse:
+        tasks = self._cri.k8s.tasks
+        exec_id = secrets.token_hex(16)
+        capture = Capture(self._cri.state / "exec" / exec_id, _OUTPUT_MAX)
+        try:
+            capture.open()
+            async with Undo(f"exec {exec_id} in container {container.id}") as undo:
+                undo.push("process", lambda: self._discard(container.id, exec_id))
+                await tasks.exec(container.id, exec_id, process, capture.stdio)
+                await tasks.start(container.id, exec_id)
+                capture.release()
+                ended = await tasks.wait(container.id, exec_id)
+                await capture.drain(self._cri.config.drain_exec_sync_io_timeout)
+                with suppress(NotFound):
+                    await tasks.delete(container.id, exec_id)
+            stdout, stderr = capture.output
+            return cri_pb2.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=ended.status)
+        finally:
+            capture.close()
+
+    async def _discard(self, id: str, exec_id: str) -> None:
+        """Kill the process, and forget it."""
+        tasks = self._cri.k8s.tasks
+        with suppress(NotFound):
+            await tasks.kill(id, signal.SIGKILL, exec_id)
+        try:
+            async with asyncio.timeout(_KILL_SECONDS):
+                await tasks.wait(id, exec_id)
+            await tasks.delete(id, exec_id)
+        except NotFound:
+            return
+        except (TimeoutError, MoorageError) as error:
+            logger.warning("process %s in container %s is not gone yet: %s", exec_id, id, error)

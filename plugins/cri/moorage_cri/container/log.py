@@ -1,0 +1,25 @@
+"""ReopenContainerLog."""
+
+from __future__ import annotations
+
+from moorage_api.errors import FailedPrecondition
+from moorage_api.rpc import Call
+from moorage_api.wire import cri_pb2
+from moorage_cri.context import Cri
+
+
+class ReopenContainerLog:
+    """Makes a shim open a container's log anew, after a rotation renamed it."""
+
+    def __init__(self, cri: Cri) -> None:
+        self._cri = cri
+
+    async def ReopenContainerLog(
+        self, request: cri_pb2.ReopenContainerLogRequest, call: Call
+    ) -> cri_pb2.ReopenContainerLogResponse:
+        container = self._cri.containers.get(request.container_id)
+        if not container.running:
+            raise FailedPrecondition(f"container {container.id} is not running")
+        if container.log_path:
+            await self._cri.k8s.tasks.reopen_log(container.id)
+        return cri_pb2.ReopenContainerLogResponse()

@@ -1,0 +1,119 @@
+"""The mounts of a container: the caller's, the pod's files, and those that every container has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moorage_api.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from moorage_api.linux.mount import MountInfo, mountinfo
+from moorage_api.oci.spec import Spec
+from moorage_api.wire import cri_pb2
+
+_PATH_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A bind mount that the plugin itself adds; the caller's own mount at the same place comes before it."""
+
+    destination: str
+    source: str
+    options: tuple[str, ...]
+
+
+def check(mounts: Iterable[cri_pb2.Mount]) -> None:
+    """`InvalidArgument` for mounts that cannot be made, whatever is on the host."""
+    for mount in mounts:
+        for path in (mount.container_path, mount.host_path):
+            if "\0" in path or len(path) > _PATH_MAX:
+                raise InvalidArgument(f"mount path {path[:80]!r} is not a path")
+        if not mount.container_path:
+            raise InvalidArgument("a mount has no container_path")
+        if mount.HasField("image"):
+            raise Unimplemented(f"mount {mount.container_path}: image volumes are not supported")
+        if not mount.host_path.startswith("/"):
+            raise InvalidArgument(f"mount {mount.container_path}: host_path {mount.host_path!r} is not absolute")
+        if mount.uidMappings or mount.gidMappings:
+            raise Unimplemented(f"mount {mount.container_path}: ID-mapped mounts are not supported")
+        _check_recursive(mount)
+
+
+def _check_recursive(mount: cri_pb2.Mount) -> None:
+    if not mount.recursive_read_only:
+        return
+    if not mount.readonly:
+        raise InvalidArgument(f"mount {mount.container_path}: recursive_read_only needs readonly")
+    if mount.propagation != cri_pb2.PROPAGATION_PRIVATE:
+        raise InvalidArgument(f"mount {mount.container_path}: recursive_read_only needs private propagation")
+
+
+def apply(spec: Spec, mounts: Sequence[cri_pb2.Mount], own: Sequence[Bind]) -> None:
+    """Add the caller's mounts and the plugin's `own` to the defaults, of which they replace those at the same place.
+
+    A host path that is missing is made, as a folder. `FailedPrecondition` where a mount is to propagate and the
+    host's is not shared. This does I/O.
+    """
+    destinations = {os.path.normpath(mount.container_path) for mount in mounts}
+    added = [_bind(mount, spec) for mount in mounts]
+    added += [
+        {"destination": bind.destination, "type": "bind", "source": bind.source, "options": list(bind.options)}
+        for bind in own
+        if bind.destination not in destinations
+    ]
+    # Shallow places first, so that no mount hides another.
+    added.sort(key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
+    taken = destinations | {bind.destination for bind in own}
+    spec["mounts"] = [mount for mount in spec["mounts"] if not _hidden(mount["destination"], taken)] + added
+
+
+def _hidden(destination: str, taken: set[str]) -> bool:
+    """A mount on /dev brings its own pts, shm and mqueue."""
+    return destination in taken or ("/dev" in taken and destination.startswith("/dev/"))
+
+
+def _bind(mount: cri_pb2.Mount, spec: Spec) -> dict[str, Any]:
+    # exist_ok would refuse a file, and a bind mount of a file is usual.
+    if not os.path.lexists(mount.host_path):
+        os.makedirs(mount.host_path, mode=0o755, exist_ok=True)
+    source = os.path.realpath(mount.host_path)
+    options = ["rbind", _propagation(mount, source, spec)]
+    if mount.readonly:
+        options.append("rro" if mount.recursive_read_only else "ro")
+    else:
+        options.append("rw")
+    return {
+        "destination": mount.container_path,
+        "type": "bind",
+        "source": source,
+        "options": options + list(mount.mount_options),
+    }
+
+
+def _propagation(mount: cri_pb2.Mount, source: str, spec: Spec) -> str:
+    if mount.propagation == cri_pb2.PROPAGATION_PRIVATE:
+        return "rprivate"
+    optional = _mount_of(source).optional
+    shared = any(word.startswith("shared:") for word in optional)
+    if mount.propagation == cri_pb2.PROPAGATION_BIDIRECTIONAL:
+        if not shared:
+            raise FailedPrecondition(f"mount {mount.container_path}: {source} does not lie on a shared mount")
+        spec["linux"]["rootfsPropagation"] = "rshared"
+        return "rshared"
+    if not shared and not any(word.startswith("master:") for word in optional):
+        raise FailedPrecondition(f"mount {mount.container_path}: {source} lies on neither a shared nor a slave mount")
+    spec["linux"].setdefault("rootfsPropagation", "rslave")
+    return "rslave"
+
+
+def _mount_of(path: str) -> MountInfo:
+    """The mount that `path` lies on; of several at one place, the one on top."""
+    covering = [
+        entry for entry in mountinfo() if path == entry.target or path.startswith(entry.target.rstrip("/") + "/")
+    ]
+    if not covering:
+        raise FailedPrecondition(f"{path} lies on no mount that can be seen")
+    longest = max(len(entry.target) for entry in covering)
+    return [entry for entry in covering if len(entry.target) == longest][-1]

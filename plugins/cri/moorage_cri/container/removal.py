@@ -1,0 +1,35 @@
+"""How a container is removed."""
+
+from __future__ import annotations
+
+from moorage_cri.container import stopping
+from moorage_cri.container.create import remove_record, remove_snapshot
+from moorage_cri.container.start import discard_task
+from moorage_cri.context import Cri
+from moorage_cri.model import Container
+from moorage_cri.sandbox import files
+
+
+async def remove(cri: Cri, container: Container) -> None:
+    """Remove a container with all it holds, by force if it runs. May be repeated after an error at any step."""
+    async with container.lock:
+        if container.id not in cri.containers:
+            return
+        container.removing = True
+        try:
+            await stopping.stop(cri, container, 0)
+            await discard_task(cri, container.id)
+            await cri.run(_remove, cri, container)
+        except BaseException:
+            container.removing = False
+            raise
+        cri.containers.discard(container.id)
+        cri.container_names.release(container.name, container.id)
+
+
+def _remove(cri: Cri, container: Container) -> None:
+    """The record last of what is in the store, so that a removal that was cut short is seen and repeated."""
+    remove_snapshot(cri, container)
+    remove_record(cri, container.id)
+    files.remove(cri.stdin_path(container.id).parent)
+    files.remove(cri.container_folder(container.id))

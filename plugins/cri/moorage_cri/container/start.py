@@ -1,0 +1,111 @@
+"""StartContainer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from urllib.parse import quote
+
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
+from moorage_api.rpc import Call
+from moorage_api.runtime import Stdio
+from moorage_api.wire import cri_pb2
+from moorage_cri.container import journal
+from moorage_cri.context import Cri
+from moorage_cri.deadlines import deadline
+from moorage_cri.model import START_ERROR, START_ERROR_EXIT_CODE, Container
+from moorage_cri.undo import Undo
+
+logger = logging.getLogger(__name__)
+
+
+class StartContainer:
+    """Starts containers: makes the task in the pod's shim, and runs it."""
+
+    def __init__(self, cri: Cri) -> None:
+        self._cri = cri
+
+    async def StartContainer(
+        self, request: cri_pb2.StartContainerRequest, call: Call
+    ) -> cri_pb2.StartContainerResponse:
+        cri = self._cri
+        container = cri.containers.get(request.container_id)
+        async with container.lock:
+            self._check(container)
+            try:
+                async with (
+                    Undo(f"container {container.id}") as undo,
+                    deadline(call, cri.config.timeout, "starting the container"),
+                ):
+                    await self._start(container, undo)
+            except BaseException as error:
+                await self._failed(container, error)
+                raise
+            if container.running:
+                # A small write that is not synced: a thread would cost more than it saves.
+                journal.save(cri.container_folder(container.id), container.run)
+        return cri_pb2.StartContainerResponse()
+
+    def _check(self, container: Container) -> None:
+        if container.removing or container.id not in self._cri.containers:
+            raise NotFound(f"container {container.id} is being removed")
+        if container.state != cri_pb2.CONTAINER_CREATED:
+            state = cri_pb2.ContainerState.Name(container.state)
+            raise FailedPrecondition(f"container {container.id} is in state {state}, and starts only once")
+        sandbox = self._cri.sandboxes.get(container.sandbox_id)
+        if not self._cri.is_ready(sandbox):
+            raise FailedPrecondition(f"pod {sandbox.id} is not ready")
+
+    async def _start(self, container: Container, undo: Undo) -> None:
+        cri, tasks = self._cri, self._cri.k8s.tasks
+        stdio = await cri.run(_stdio, cri, container)
+        undo.push("task", lambda: discard_task(cri, container.id))
+        await tasks.create(container.id, stdio=stdio)
+        pid = await tasks.start(container.id)
+        # The news of its end may be here already, with all there is to note.
+        if not container.run.finished_at:
+            container.run.pid, container.run.started_at = pid, time.time_ns()
+
+    async def _failed(self, container: Container, error: BaseException) -> None:
+        """A container that could not be started has ended, and says why."""
+        run = container.run
+        run.pid = 0
+        run.exit_code = START_ERROR_EXIT_CODE
+        run.reason = START_ERROR
+        run.message = str(error) or "the start was cancelled"
+        run.finished_at = time.time_ns()
+        container.stopped.set()
+        await self._cri.run(journal.save, self._cri.container_folder(container.id), run, sync=True)
+
+
+async def discard_task(cri: Cri, id: str) -> None:
+    """Kill a task, if there is one, and remove it."""
+    tasks = cri.k8s.tasks
+    try:
+        with suppress(NotFound):
+            await tasks.kill(id, signal.SIGKILL, all=True)
+            await tasks.wait(id)
+    except MoorageError as error:
+        logger.debug("task %s could not be killed: %s", id, error)
+    with suppress(NotFound):
+        await tasks.delete(id)
+
+
+def _stdio(cri: Cri, container: Container) -> Stdio:
+    """Both streams go into the log, which the shim writes; without a log they go nowhere. A standard input that is
+    asked for is a FIFO, which the shim holds open."""
+    tty = container.config.tty
+    stdin = ""
+    if container.config.stdin:
+        path = cri.stdin_path(container.id)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.mkfifo(path, 0o600)
+        stdin = str(path)
+    if not container.log_path:
+        return Stdio(stdin=stdin, terminal=tty)
+    os.makedirs(os.path.dirname(container.log_path), mode=0o750, exist_ok=True)
+    uri = f"cri://{quote(container.log_path)}"
+    return Stdio(stdin=stdin, stdout=uri, stderr="" if tty else uri, terminal=tty)

@@ -1,0 +1,91 @@
+"""Pods and containers as the plugin holds them in memory; lists and status answer from here."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from moorage_api.containers import Runtime
+from moorage_api.wire import cri_pb2
+from moorage_cri.cni.network import PodNetwork
+
+COMPLETED = "Completed"
+ERROR = "Error"
+OOM_KILLED = "OOMKilled"
+START_ERROR = "StartError"
+UNKNOWN = "Unknown"
+# The code of a container whose own is not known, and of one that could not be started (as containerd's).
+UNKNOWN_EXIT_CODE = 255
+START_ERROR_EXIT_CODE = 128
+
+
+@dataclass(slots=True, eq=False)
+class Sandbox:
+    """A pod. Whether it is ready is for the sandbox controller to say, at any moment and from memory.
+
+    `path` is where its namespaces are pinned. `lock` is held by whoever makes, stops or removes it.
+    """
+
+    id: str
+    name: str
+    config: cri_pb2.PodSandboxConfig
+    handler: str
+    runtime: Runtime
+    created_at: int
+    path: str = ""
+    network: PodNetwork | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def namespace_options(self) -> cri_pb2.NamespaceOption:
+        return self.config.linux.security_context.namespace_options
+
+    @property
+    def host_network(self) -> bool:
+        return self.namespace_options.network == cri_pb2.NODE
+
+
+@dataclass(slots=True)
+class Run:
+    """What became of a container's one run; times are in nanoseconds since 1970, zero for what has not happened."""
+
+    pid: int = 0
+    started_at: int = 0
+    finished_at: int = 0
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Container:
+    """A container of a pod. `stopped` is set once it has run and ended; `signalled` once its stop signal was sent."""
+
+    id: str
+    name: str
+    sandbox_id: str
+    config: cri_pb2.ContainerConfig
+    image_id: str
+    image_name: str
+    log_path: str
+    stop_signal: str
+    snapshotter: str
+    created_at: int
+    user: cri_pb2.LinuxContainerUser = field(default_factory=cri_pb2.LinuxContainerUser)
+    run: Run = field(default_factory=Run)
+    removing: bool = False
+    signalled: bool = False
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def state(self) -> cri_pb2.ContainerState.ValueType:
+        if self.run.finished_at:
+            return cri_pb2.CONTAINER_EXITED
+        if self.run.started_at:
+            return cri_pb2.CONTAINER_RUNNING
+        return cri_pb2.CONTAINER_CREATED
+
+    @property
+    def running(self) -> bool:
+        return self.state == cri_pb2.CONTAINER_RUNNING

@@ -1,0 +1,74 @@
+"""Registration of the CRI plugin, and how its parts are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from moorage_api.core import Core
+from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
+from moorage_api.rpc import Service
+from moorage_cri.background import Background
+from moorage_cri.cni.cache import Cache
+from moorage_cri.cni.config import ConfigFolder
+from moorage_cri.cni.network import Network
+from moorage_cri.cni.plugin import Plugins
+from moorage_cri.config import Config
+from moorage_cri.context import NAMESPACE, Cri
+from moorage_cri.exits import Exits
+from moorage_cri.image import follow
+from moorage_cri.image.cache import ImageCache
+from moorage_cri.recovery import recover
+from moorage_cri.service import services
+
+
+def init(context: InitContext[Config]) -> Sequence[Service]:
+    context.config.check()
+    cri = assemble(context)
+
+    async def start() -> None:
+        await recover(cri)
+        cri.background.start("task events", Exits(cri).follow())
+        cri.background.start("image events", follow.follow(cri))
+
+    context.on_ready(start)
+    context.on_stop(cri.background.stop)
+    return services(cri)
+
+
+def assemble(context: InitContext[Config]) -> Cri:
+    """The plugin's state, empty as yet."""
+    config = context.config
+    core: Core = context.get(PluginType.INTERNAL, "core")
+    k8s = core.namespaced(NAMESPACE)
+    background = Background()
+    network = Network(
+        ConfigFolder(config.cni.conf_dir),
+        Plugins(config.cni.bin_dirs, config.cni.timeout),
+        Cache(context.root / "cni"),
+        config.cni.ip_pref,
+        background.start,
+    )
+    return Cri(
+        config=config,
+        core=core,
+        k8s=k8s,
+        root=context.root,
+        state=context.state,
+        network=network,
+        images=ImageCache(k8s),
+        background=background,
+    )
+
+
+@hookimpl
+def moorage_register() -> Sequence[Registration]:
+    return [
+        Registration(
+            PluginType.GRPC,
+            "cri",
+            init,
+            requires=[f"{PluginType.INTERNAL.value}.core"],
+            config=Config,
+            documentation="The Kubernetes Container Runtime Interface.",
+        )
+    ]

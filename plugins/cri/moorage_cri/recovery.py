@@ -1,0 +1,125 @@
+"""Bringing the plugin's memory back after a restart, and removing what an interrupted call left."""
+
+from __future__ import annotations
+
+import logging
+
+from moorage_api import containers
+from moorage_api.errors import DataLoss, MoorageError, NotFound
+from moorage_api.runtime import Status
+from moorage_cri import labels
+from moorage_cri.container import journal, stopping
+from moorage_cri.container.start import discard_task
+from moorage_cri.context import Cri
+from moorage_cri.metadata import decode_container, decode_sandbox
+from moorage_cri.model import Container, Run, Sandbox
+from moorage_cri.sandbox import files, teardown
+from moorage_cri.sandbox.run import forget
+
+logger = logging.getLogger(__name__)
+
+
+async def recover(cri: Cri) -> None:
+    """Fill the indexes from the stores. Nothing here waits for a shim; what has to is started in the background."""
+    for entry in await cri.run(cri.images.read_all):
+        cri.images.put(entry[0].name, entry)
+    for sandbox in await cri.run(_sandboxes, cri):
+        cri.sandboxes.add(sandbox.id, sandbox)
+        cri.sandbox_names.restore(sandbox.name, sandbox.id)
+    for container in await cri.run(_containers, cri):
+        cri.containers.add(container.id, container)
+        cri.container_names.restore(container.name, container.id)
+    await _restore_runs(cri)
+    cri.background.start("leftovers of interrupted calls", sweep(cri))
+
+
+def _sandboxes(cri: Cri) -> list[Sandbox]:
+    found = []
+    for record in cri.k8s.sandboxes.list([f'labels."{labels.KIND}"=={labels.KIND_SANDBOX}']):
+        try:
+            sandbox = decode_sandbox(record)
+            sandbox.network = cri.network.restore(record.id)
+        except MoorageError as error:
+            logger.error("%s", error)
+            continue
+        status = cri.sandbox_status(record.id)
+        sandbox.path = status.path if status is not None else ""
+        found.append(sandbox)
+    return found
+
+
+def _containers(cri: Cri) -> list[Container]:
+    found = []
+    for record in cri.k8s.containers.list([f'labels."{labels.KIND}"=={labels.KIND_CONTAINER}']):
+        container = _container(cri, record)
+        if container is not None:
+            found.append(container)
+    return found
+
+
+def _container(cri: Cri, record: containers.Container) -> Container | None:
+    try:
+        container = decode_container(record)
+    except DataLoss as error:
+        logger.error("%s", error)
+        return None
+    container.run = journal.load(cri.container_folder(record.id)) or Run()
+    return container
+
+
+async def _restore_runs(cri: Cri) -> None:
+    """Compare what was written of each run with the task that there is, or is not."""
+    tasks = {process.container_id: process for process in cri.k8s.tasks.list()}
+    for container in cri.containers:
+        run, process = container.run, tasks.get(container.id)
+        if run.finished_at:
+            container.stopped.set()
+        elif process is None:
+            if run.started_at:
+                stopping.lost(container)
+                await cri.run(journal.save, cri.container_folder(container.id), run, sync=True)
+        elif process.status is Status.CREATED:
+            # The daemon went between making the task and starting it: the container can still be started.
+            cri.background.start(f"half-started container {container.id}", discard_task(cri, container.id))
+        else:
+            # The daemon may have gone before it could write down the start; the end, if there is one, is told by
+            # whoever follows the events.
+            run.pid, run.started_at = process.pid, run.started_at or container.created_at
+
+
+async def sweep(cri: Cri) -> None:
+    """Take down what belongs to no pod: networks, shims, leases, folders. One failure keeps none of the others."""
+    for id in cri.network.known():
+        sandbox = cri.sandboxes.get(id) if id in cri.sandboxes else None
+        if sandbox is None or not cri.is_ready(sandbox):
+            cri.network.detach_later(id)
+    for id in await cri.run(_unknown_folders, cri):
+        logger.info("pod %s was never finished: it is taken down", id)
+        try:
+            await teardown.end_shim(cri, id)
+            await cri.run(forget, cri, id)
+            await cri.run(files.remove, cri.sandbox_folder(id))
+        except MoorageError as error:
+            logger.warning("pod %s, which was never finished, could not be taken down: %s", id, error)
+    await cri.run(_remove_unknown_containers, cri)
+
+
+def _unknown_folders(cri: Cri) -> list[str]:
+    """The folder of a pod is made first and removed last."""
+    folder = cri.root / "sandboxes"
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if name not in cri.sandboxes)
+
+
+def _remove_unknown_containers(cri: Cri) -> None:
+    """Folders and snapshots of containers that have no record: making or removing them was cut short."""
+    folder = cri.root / "containers"
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name in cri.containers:
+            continue
+        for name in {"", *(handler.snapshotter for handler in cri.config.runtimes.values()), cri.config.snapshotter}:
+            try:
+                cri.k8s.snapshotter(name).remove(path.name)
+            except NotFound:
+                continue
+        files.remove(path)

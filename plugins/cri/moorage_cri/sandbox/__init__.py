@@ -1,0 +1,1 @@
+"""The calls that make, show and take down pods."""

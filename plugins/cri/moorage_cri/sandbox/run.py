@@ -1,0 +1,103 @@
+"""RunPodSandbox."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import suppress
+
+from moorage_api import sandboxes
+from moorage_api.errors import NotFound
+from moorage_api.rpc import Call
+from moorage_api.wire import cri_pb2
+from moorage_cri import labels, names
+from moorage_cri.cni import pod
+from moorage_cri.concurrency import finish, together
+from moorage_cri.config import RuntimeHandler
+from moorage_cri.context import Cri
+from moorage_cri.deadlines import deadline
+from moorage_cri.metadata import encode_sandbox
+from moorage_cri.model import Sandbox
+from moorage_cri.sandbox import files, spec, teardown
+from moorage_cri.undo import Undo
+
+
+class RunPodSandbox:
+    """Makes pods. The record, the files and the shim with its namespaces are made side by side."""
+
+    def __init__(self, cri: Cri) -> None:
+        self._cri = cri
+
+    async def RunPodSandbox(self, request: cri_pb2.RunPodSandboxRequest, call: Call) -> cri_pb2.RunPodSandboxResponse:
+        cri = self._cri
+        spec.check(request.config)
+        handler = cri.config.handler(request.runtime_handler)
+        sandbox = _sandbox(request, handler)
+        cri.sandbox_names.reserve(sandbox.name, sandbox.id)
+        try:
+            async with Undo(f"pod {sandbox.id}") as undo, deadline(call, cri.config.timeout, "making the pod"):
+                await self._make(sandbox, handler, undo)
+        except BaseException:
+            cri.sandbox_names.release(sandbox.name, sandbox.id)
+            raise
+        cri.sandboxes.add(sandbox.id, sandbox)
+        cri.sandbox_names.made(sandbox.name)
+        return cri_pb2.RunPodSandboxResponse(pod_sandbox_id=sandbox.id)
+
+    async def _make(self, sandbox: Sandbox, handler: RuntimeHandler, undo: Undo) -> None:
+        cri = self._cri
+        specification = spec.sandbox_spec(sandbox, cri.config, handler)
+        folder = cri.sandbox_folder(sandbox.id)
+        undo.push("files", lambda: cri.run(files.remove, folder))
+        undo.push("record", lambda: cri.run(forget, cri, sandbox.id))
+        # The folder comes first: by it an interrupted pod is known for one of ours after a crash.
+        folder.mkdir(mode=0o750, parents=True)
+        await together(
+            cri.run(files.write, folder, sandbox.config),
+            cri.run(_record, cri, sandbox),
+            self._start(sandbox, specification, undo),
+        )
+
+    async def _start(self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, undo: Undo) -> None:
+        controller = self._cri.k8s.sandbox_controller
+        undo.push("shim", lambda: teardown.end_shim(self._cri, sandbox.id))
+        # Not to be cut short: only when it has ended is it known what there is to take back.
+        status = await finish(controller.start(specification))
+        sandbox.path = status.path
+        if not sandbox.host_network:
+            undo.push("network", lambda: teardown.end_network(self._cri, sandbox.id))
+            attachment = pod.attachment(sandbox.id, f"{status.path}/ns/net", sandbox.config)
+            sandbox.network = await self._cri.network.attach(attachment)
+
+
+def forget(cri: Cri, id: str) -> None:
+    """Remove a pod's record, and the lease under which its containers' snapshots were made."""
+    with suppress(NotFound):
+        cri.k8s.sandboxes.delete(id)
+    with suppress(NotFound):
+        cri.k8s.leases.delete(id)
+
+
+def _sandbox(request: cri_pb2.RunPodSandboxRequest, handler: RuntimeHandler) -> Sandbox:
+    metadata = request.config.metadata
+    return Sandbox(
+        id=secrets.token_hex(32),
+        name=names.pod_name(metadata.name, metadata.namespace, metadata.uid, metadata.attempt),
+        config=request.config,
+        handler=request.runtime_handler,
+        runtime=handler.runtime(),
+        created_at=time.time_ns(),
+    )
+
+
+def _record(cri: Cri, sandbox: Sandbox) -> None:
+    """The lease, then the record: a lease without a record is taken for a leftover, never the reverse."""
+    cri.k8s.leases.create(sandbox.id, {labels.KIND: labels.KIND_SANDBOX})
+    cri.k8s.sandboxes.create(
+        sandboxes.Sandbox(
+            id=sandbox.id,
+            runtime=sandbox.runtime,
+            labels=labels.record_labels(labels.KIND_SANDBOX, sandbox.config.labels),
+            extensions={labels.SANDBOX_METADATA: encode_sandbox(sandbox)},
+        )
+    )

@@ -1,0 +1,104 @@
+"""PodSandboxStatus and ListPodSandbox: answered from memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from google.protobuf import json_format
+
+from moorage_api.errors import NotFound
+from moorage_api.rpc import Call
+from moorage_api.wire import cri_pb2
+from moorage_cri.context import Cri
+from moorage_cri.model import Sandbox
+from moorage_cri.selection import matches
+
+
+class PodSandboxStatus:
+    """Shows pods."""
+
+    def __init__(self, cri: Cri) -> None:
+        self._cri = cri
+
+    async def PodSandboxStatus(
+        self, request: cri_pb2.PodSandboxStatusRequest, call: Call
+    ) -> cri_pb2.PodSandboxStatusResponse:
+        sandbox = self._cri.sandboxes.get(request.pod_sandbox_id)
+        return cri_pb2.PodSandboxStatusResponse(
+            status=self._status(sandbox),
+            info=self._info(sandbox) if request.verbose else None,
+            timestamp=time.time_ns(),
+        )
+
+    async def ListPodSandbox(
+        self, request: cri_pb2.ListPodSandboxRequest, call: Call
+    ) -> cri_pb2.ListPodSandboxResponse:
+        wanted = request.filter
+        items = [
+            self._item(sandbox, state)
+            for sandbox in self._candidates(wanted.id)
+            for state in (self._state(sandbox),)
+            if (not wanted.HasField("state") or wanted.state.state == state)
+            and matches(sandbox.config.labels, wanted.label_selector)
+        ]
+        return cri_pb2.ListPodSandboxResponse(items=items)
+
+    def _candidates(self, id: str) -> list[Sandbox]:
+        if not id:
+            return list(self._cri.sandboxes)
+        try:
+            return [self._cri.sandboxes.get(id)]
+        except NotFound:
+            return []
+
+    def _state(self, sandbox: Sandbox) -> cri_pb2.PodSandboxState.ValueType:
+        return cri_pb2.SANDBOX_READY if self._cri.is_ready(sandbox) else cri_pb2.SANDBOX_NOTREADY
+
+    def _item(self, sandbox: Sandbox, state: cri_pb2.PodSandboxState.ValueType) -> cri_pb2.PodSandbox:
+        config = sandbox.config
+        return cri_pb2.PodSandbox(
+            id=sandbox.id,
+            metadata=config.metadata,
+            state=state,
+            created_at=sandbox.created_at,
+            labels=config.labels,
+            annotations=config.annotations,
+            runtime_handler=sandbox.handler,
+        )
+
+    def _status(self, sandbox: Sandbox) -> cri_pb2.PodSandboxStatus:
+        """A pod that is not ready has given its addresses back; one in the host's network has none of its own."""
+        state = self._state(sandbox)
+        config = sandbox.config
+        ready = state == cri_pb2.SANDBOX_READY
+        addresses = sandbox.network.addresses if sandbox.network is not None and ready else ()
+        return cri_pb2.PodSandboxStatus(
+            id=sandbox.id,
+            metadata=config.metadata,
+            state=state,
+            created_at=sandbox.created_at,
+            network=cri_pb2.PodSandboxNetworkStatus(
+                ip=addresses[0] if addresses else "",
+                additional_ips=[cri_pb2.PodIP(ip=address) for address in addresses[1:]],
+            ),
+            linux=cri_pb2.LinuxPodSandboxStatus(namespaces=cri_pb2.Namespace(options=sandbox.namespace_options)),
+            labels=config.labels,
+            annotations=config.annotations,
+            runtime_handler=sandbox.handler,
+        )
+
+    def _info(self, sandbox: Sandbox) -> dict[str, str]:
+        """For people: the pod's process and namespaces, its configuration, what CNI said."""
+        status = self._cri.sandbox_status(sandbox.id)
+        document: dict[str, Any] = {
+            "pid": status.pid if status is not None else 0,
+            "processStatus": status.state if status is not None else "deleted",
+            "path": sandbox.path,
+            "runtimeHandler": sandbox.handler,
+            "runtimeType": sandbox.runtime.name,
+            "config": json_format.MessageToDict(sandbox.config, preserving_proto_field_name=True),
+            "cniResult": sandbox.network.result if sandbox.network is not None else None,
+        }
+        return {"info": json.dumps(document)}

@@ -1,0 +1,95 @@
+"""StopPodSandbox and RemovePodSandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from moorage_api.errors import MoorageError, NotFound
+from moorage_api.rpc import Call
+from moorage_api.wire import cri_pb2
+from moorage_cri.concurrency import together
+from moorage_cri.container import removal, stopping
+from moorage_cri.context import Cri
+from moorage_cri.model import Container, Sandbox
+from moorage_cri.sandbox import files, teardown
+from moorage_cri.sandbox.run import forget
+
+logger = logging.getLogger(__name__)
+
+# How long the end of the shim may take to be seen as the end of its containers, in seconds.
+_SETTLE_SECONDS = 2.0
+
+
+class StopPodSandbox:
+    """Stops and removes pods. Both calls are idempotent: an unknown pod is one that is gone."""
+
+    def __init__(self, cri: Cri) -> None:
+        self._cri = cri
+
+    async def StopPodSandbox(
+        self, request: cri_pb2.StopPodSandboxRequest, call: Call
+    ) -> cri_pb2.StopPodSandboxResponse:
+        sandbox = self._find(request.pod_sandbox_id)
+        if sandbox is not None:
+            async with sandbox.lock:
+                await self._stop(sandbox)
+        return cri_pb2.StopPodSandboxResponse()
+
+    async def RemovePodSandbox(
+        self, request: cri_pb2.RemovePodSandboxRequest, call: Call
+    ) -> cri_pb2.RemovePodSandboxResponse:
+        sandbox = self._find(request.pod_sandbox_id)
+        if sandbox is not None:
+            async with sandbox.lock:
+                await self._remove(sandbox)
+        return cri_pb2.RemovePodSandboxResponse()
+
+    def _find(self, id: str) -> Sandbox | None:
+        try:
+            return self._cri.sandboxes.get(id)
+        except NotFound:
+            return None
+
+    async def _stop(self, sandbox: Sandbox) -> None:
+        """Kill the containers and take the network down side by side, then end the shim, whatever they came to."""
+        cri = self._cri
+        containers = cri.containers_of(sandbox.id)
+        await together(
+            teardown.end_network(cri, sandbox.id),
+            *(self._kill(container) for container in containers),
+        )
+        await cri.k8s.sandbox_controller.stop(sandbox.id)
+        await together(*(_settle(container) for container in containers))
+
+    async def _kill(self, container: Container) -> None:
+        try:
+            await stopping.stop(self._cri, container, 0)
+        except MoorageError as error:
+            # The end of the shim takes it along.
+            logger.warning("container %s could not be killed by itself: %s", container.id, error)
+
+    async def _remove(self, sandbox: Sandbox) -> None:
+        cri = self._cri
+        if sandbox.id not in cri.sandboxes:
+            return
+        if cri.is_ready(sandbox) or sandbox.id in cri.network.known():
+            await self._stop(sandbox)
+        for container in cri.containers_of(sandbox.id):
+            await removal.remove(cri, container)
+        await cri.k8s.sandbox_controller.shutdown(sandbox.id)
+        await cri.run(forget, cri, sandbox.id)
+        await cri.run(files.remove, cri.sandbox_folder(sandbox.id))
+        cri.sandboxes.discard(sandbox.id)
+        cri.sandbox_names.release(sandbox.name, sandbox.id)
+
+
+async def _settle(container: Container) -> None:
+    """Wait for the news that a container ended with its shim; without it, say that how it ended is not known."""
+    if not container.running:
+        return
+    try:
+        async with asyncio.timeout(_SETTLE_SECONDS):
+            await container.stopped.wait()
+    except TimeoutError:
+        stopping.lost(container)

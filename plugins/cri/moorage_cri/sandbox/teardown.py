@@ -1,0 +1,29 @@
+"""Taking down what a pod is made of. Every step may be repeated, and none waits for ever."""
+
+from __future__ import annotations
+
+import logging
+
+from moorage_api.errors import MoorageError
+from moorage_cri.context import Cri
+
+logger = logging.getLogger(__name__)
+
+# How long a shim may take to end by itself before it is killed, in seconds.
+_SHIM_SECONDS = 10.0
+
+
+async def end_network(cri: Cri, id: str) -> None:
+    """Take a pod's network down; what fails is tried again in the background, without the pod's namespace."""
+    try:
+        await cri.network.detach(id)
+    except MoorageError as error:
+        logger.warning("the network of pod %s could not be taken down yet: %s", id, error)
+        cri.network.detach_later(id)
+
+
+async def end_shim(cri: Cri, id: str) -> None:
+    """End a pod's shim with all that runs in it, and remove what it had pinned."""
+    controller = cri.k8s.sandbox_controller
+    await controller.stop(id, _SHIM_SECONDS)
+    await controller.shutdown(id)
