@@ -21,6 +21,7 @@ from moorage_api.oci import spec as oci
 from moorage_api.shim import ShimLauncher
 from moorage_api.types import TypedValue
 from mooraged.events.exchange import Exchange
+from mooraged.runtime.bundle import Bundle
 from mooraged.runtime.config import RuntimeConfig, RuntimeEntry
 from mooraged.runtime.runtime import Runtime
 from mooraged.runtime.tasks import NamespacedTasks
@@ -148,6 +149,13 @@ class World:
         spec = oci.decode(records[id].spec)
         change(spec)
         records[id] = replace(records[id], spec=oci.encode(spec))
+
+    def shim_pid(self, id: str) -> int:
+        """The pid of a task's own shim, as the daemon learnt it."""
+        endpoint = Bundle(self.task_folder, NAMESPACE, id).endpoint()
+        assert endpoint is not None
+        assert endpoint.bootstrap.pid > 0
+        return endpoint.bootstrap.pid
 
     def topics(self, container_id: str) -> list[str]:
         """The topics of the events of one container, in order."""

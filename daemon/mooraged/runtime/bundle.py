@@ -168,6 +168,14 @@ def shim_pid(bundle: Path) -> int:
         return 0
 
 
+def shim_address(bundle: Path) -> str:
+    """The address that the shim itself wrote; empty where there is none."""
+    try:
+        return (bundle / "address").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def scan(folder: Path) -> Iterator[Bundle]:
     """All bundles below `folder`; what was on its way in or out is removed."""
     for namespace in _folders(folder):

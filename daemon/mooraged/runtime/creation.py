@@ -124,6 +124,7 @@ class Creator:
         task.init.pid = answer.pid
         self._watcher.watch(task, task.init)
         with step("record the task"):
+            await self._around.shims.identify(task.shim, task.bundle)
             record = Record(answer.pid, task.created_at, request.stdio)
             await asyncio.to_thread(task.bundle.write_record, record)
         if not task.shim.client.connected:

@@ -186,8 +186,10 @@ def _scan(folder: Path) -> list[Bundle]:
 
 def _read(bundle: Bundle) -> tuple[Launch, Record | None]:
     """A damaged record means that the daemon died while it was written; so nobody was told."""
+    launch, record = Launch(OURS, ""), None
     try:
-        return bundle.launch() or Launch(OURS, ""), bundle.record()
+        launch = bundle.launch() or launch
+        record = bundle.record()
     except DataLoss as error:
         log.warning("%s", error.message)
-        return Launch(OURS, ""), None
+    return launch, record

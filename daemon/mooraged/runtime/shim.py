@@ -62,17 +62,19 @@ class Shim:
         shim = cls(client, endpoint, launcher, request, sandbox=sandbox)
         return shim
 
-    async def shutdown(self, timeout: float) -> None:
-        """Ask the shim to end, and see to it that it has after `timeout` seconds. Never fails."""
+    async def shutdown(self, timeout: float, *, force: bool) -> None:
+        """Ask the shim to end; with `force`, see to it that it has after `timeout` seconds. Never fails."""
         self.client.expect_end()
         try:
             async with asyncio.timeout(timeout):
                 with suppress(MoorageError):
                     await self.task.Shutdown(pb.ShutdownRequest(id=self.request.id), timeout=timeout)
-                await self.client.ended()
+                if force:
+                    await self.client.ended()
         except TimeoutError:
             log.warning("shim of %s did not shut down within %g s", self.request.id, timeout)
-            self.kill()
+            if force:
+                self.kill()
         self.client.close()
 
     def kill(self) -> None:

@@ -9,14 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from moorage_api.core import Daemon
-from moorage_api.errors import MoorageError
+from moorage_api.errors import DataLoss, DeadlineExceeded, MoorageError, NotFound
 from moorage_api.runtime import Exit
 from moorage_api.shim import Bootstrap, ShimLauncher, ShimRequest
-from mooraged.runtime.bundle import Bundle, Endpoint, shim_pid
+from moorage_api.wire import shim_v3_pb2 as pb
+from mooraged.runtime.bundle import Bundle, Endpoint, shim_address, shim_pid
 from mooraged.runtime.config import RuntimeConfig
 from mooraged.runtime.foreign import ForeignLauncher
 from mooraged.runtime.resolver import Handler, Resolver
 from mooraged.runtime.shim import Shim, kill_process, start_time
+from mooraged.runtime.stubs import TaskStub
+from mooraged.runtime.ttrpc_client import TtrpcClient
 
 log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 5.0
@@ -43,8 +46,12 @@ class Shims:
     async def launch(self, bundle: Bundle, handler: Handler, *, sandbox: bool = False) -> Shim:
         """Start a shim for the bundle and connect to it. On an error, nothing of the shim is left."""
         request = self.request(bundle)
-        async with asyncio.timeout(self._config.create_timeout):
-            bootstrap = await handler.start(request)
+        limit = self._config.create_timeout
+        try:
+            async with asyncio.timeout(limit):
+                bootstrap = await handler.start(request)
+        except TimeoutError:
+            raise DeadlineExceeded(f"shim of {bundle.id} took longer than {limit:g} s to start") from None
         endpoint = _endpoint(bundle, bootstrap)
         try:
             await asyncio.to_thread(bundle.write_endpoint, endpoint)
@@ -74,9 +81,26 @@ class Shims:
 
         Never fails: what can't be removed is logged, and tried again at the next start.
         """
-        endpoint = bundle.endpoint() or _endpoint(bundle, Bootstrap(""))
+        endpoint = _stored_endpoint(bundle)
+        if not endpoint.started and endpoint.bootstrap.address and not self._shared(endpoint.bootstrap.address):
+            endpoint = await self._identify(endpoint, bundle)
         kill_process(endpoint.bootstrap.pid, endpoint.started)
         return await self.clean(bundle, launcher_id)
+
+    async def identify(self, shim: Shim, bundle: Bundle) -> None:
+        """Learn the pid of a shim that did not tell it when it started, for the day when it has to be killed.
+
+        A shim that several tasks share, each with a connection, is never killed for one of them.
+        """
+        if shim.endpoint.started or self._shared(shim.client.address, besides=shim):
+            return
+        try:
+            answer = await shim.task.Connect(pb.ConnectRequest(id=bundle.id), timeout=self._config.call_timeout)
+        except MoorageError as error:
+            log.info("pid of the shim of %s is not known: %s", bundle.id, error.message)
+            return
+        shim.endpoint = _with_pid(shim.endpoint, answer.shim_pid)
+        await asyncio.to_thread(bundle.write_endpoint, shim.endpoint)
 
     async def clean(self, bundle: Bundle, launcher_id: str) -> Exit | None:
         """As `delete`, where there is no shim of the bundle's own, or it is dead."""
@@ -100,9 +124,9 @@ class Shims:
         )
 
     async def shutdown(self, shim: Shim) -> None:
-        """End a shim in good order, by force if it does not follow. Never fails."""
-        await shim.shutdown(self._config.shutdown_timeout)
+        """End a shim in good order, by force if it does not follow. Never fails. One that others share lives on."""
         self._connected.discard(shim)
+        await shim.shutdown(self._config.shutdown_timeout, force=not self._shared(shim.client.address))
         if isinstance(shim.launcher, ForeignLauncher):
             shim.launcher.detach_log(shim.request.bundle)
 
@@ -119,6 +143,30 @@ class Shims:
         self._connected.add(shim)
         return shim
 
+    def _shared(self, address: str, besides: Shim | None = None) -> bool:
+        return any(other.client.address == address for other in self._connected if other is not besides)
+
+    async def _identify(self, endpoint: Endpoint, bundle: Bundle) -> Endpoint:
+        """The endpoint with the pid of its shim, if that runs and says it."""
+        try:
+            client = await TtrpcClient.connect(endpoint.bootstrap.address, lambda _: None, _CONNECT_SECONDS)
+        except MoorageError:
+            return endpoint
+        stub = TaskStub(client, bundle.namespace, endpoint.bootstrap.version)
+        try:
+            answer = await stub.Connect(pb.ConnectRequest(id=bundle.id), timeout=self._config.shutdown_timeout)
+            return _with_pid(endpoint, answer.shim_pid)
+        except NotFound:
+            # It has no such task, so it can be asked to go.
+            with suppress(MoorageError):
+                await stub.Shutdown(pb.ShutdownRequest(id=bundle.id, now=True), timeout=self._config.shutdown_timeout)
+            return endpoint
+        except MoorageError as error:
+            log.warning("shim of %s does not say which process it is: %s", bundle.id, error.message)
+            return endpoint
+        finally:
+            client.close()
+
     def _died(self, shim: Shim, reason: str) -> None:
         with suppress(KeyError):
             self._connected.remove(shim)
@@ -127,7 +175,19 @@ class Shims:
 
 def _endpoint(bundle: Bundle, bootstrap: Bootstrap) -> Endpoint:
     """The endpoint with the start time of the shim's process, whose pid may be known from the bundle only."""
-    pid = bootstrap.pid or shim_pid(bundle.path)
-    return Endpoint(
-        Bootstrap(bootstrap.address, bootstrap.version, bootstrap.protocol, pid), start_time(pid) if pid else 0
-    )
+    return _with_pid(Endpoint(bootstrap), bootstrap.pid or shim_pid(bundle.path))
+
+
+def _with_pid(endpoint: Endpoint, pid: int) -> Endpoint:
+    bootstrap = endpoint.bootstrap
+    named = Bootstrap(bootstrap.address, bootstrap.version, bootstrap.protocol, pid)
+    return Endpoint(named, start_time(pid) if pid else 0)
+
+
+def _stored_endpoint(bundle: Bundle) -> Endpoint:
+    """What the bundle says of its shim; an address that the shim itself wrote where the daemon came to write nothing."""
+    try:
+        stored = bundle.endpoint()
+    except DataLoss:
+        stored = None
+    return stored or _endpoint(bundle, Bootstrap(shim_address(bundle.path), 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from support.runtime import World
 
 
 @pytest.fixture(scope="session")
-def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root file system with busybox and links to its usual commands."""
     root = tmp_path_factory.mktemp("rootfs")
     for name in ("bin", "dev", "proc", "sys", "etc", "tmp", "run"):
@@ -23,7 +23,7 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copy2(BUSYBOX, root / "bin/busybox")
     for name in ("sh", "sleep", "echo", "true", "false", "cat", "kill"):
         (root / "bin" / name).symlink_to("busybox")
-    yield root
+    return root
 
 
 @pytest.fixture
