@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _EXIT = "/tasks/exit"
 _OOM = "/tasks/oom"
-FILTERS = [f"namespace=={NAMESPACE},topic=={topic}" for topic in (_EXIT, _OOM)]
+FILTERS = [f'namespace=={NAMESPACE},topic=="{topic}"' for topic in (_EXIT, _OOM)]
 
 
 class Exits:

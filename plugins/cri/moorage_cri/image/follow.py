@@ -10,7 +10,7 @@ from moorage_cri.context import NAMESPACE, Cri
 
 logger = logging.getLogger(__name__)
 
-FILTERS = [f"namespace=={NAMESPACE},topic==/images/{change}" for change in ("create", "update", "delete")]
+FILTERS = [f'namespace=={NAMESPACE},topic=="/images/{change}"' for change in ("create", "update", "delete")]
 
 
 async def follow(cri: Cri) -> None:
