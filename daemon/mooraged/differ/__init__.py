@@ -1,0 +1,1 @@
+"""The differ `walking`: layers into snapshots (apply) and out of them (compare), in worker processes."""

@@ -1,0 +1,325 @@
+"""Extracts the entries of a layer into a folder (OCI image specification, layer, applying changesets)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+from moorage_api.linux import syscalls
+from mooraged.differ.folders import Folders, clean
+from mooraged.differ.limits import Limits
+from mooraged.differ.tar.events import Data, End, Entry, Event, LimitError, TarError, Type
+from mooraged.differ.whiteouts import META_PREFIX, OPAQUE, PREFIX, Whiteouts, remove_entry
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_ID_MAX = (1 << 32) - 2
+_DEVICE_MAX = (1 << 32) - 1
+# The times that every file system of today can keep; others are moved to the nearest.
+_TIME_MIN, _TIME_MAX = 0, (1 << 34) * 1_000_000_000 - 1
+# What overlayfs and other parts of the kernel keep for themselves: no layer may set it.
+_FORBIDDEN_XATTRS = ("trusted.", "user.overlay.")
+# What the archive is to blame for, among the errors of the file system.
+_ARCHIVE_FAULTS = frozenset(
+    (
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.EINVAL,
+        errno.EPERM,
+        errno.EMLINK,
+        errno.EFBIG,
+        errno.ERANGE,
+        errno.E2BIG,
+        errno.EXDEV,
+    )
+)
+
+
+class Extractor:
+    """Takes the events of a tar archive and makes its entries below the folder `root`.
+
+    `lower` are the folders of the layers below, the uppermost first, where `root` has none of their files: a folder that
+    the archive leaves out, but has files in, gets the attributes that it has there. `TarError` names the entry.
+    The process's umask must be 0.
+    """
+
+    def __init__(self, root: str, whiteouts: Whiteouts, limits: Limits, lower: Sequence[str] = ()) -> None:
+        self._folders = Folders(root, self._folder_made)
+        self._whiteouts = whiteouts
+        self._limits = limits
+        self._lower = lower
+        self._times: dict[bytes, int] = {}
+        self._entries = 0
+        self._entry: Entry | None = None
+        self._file = -1
+        self._end = 0
+        self._makers: dict[Type, Callable[[Entry, bytes, int, bytes], None]] = {
+            Type.FILE: self._make_file,
+            Type.LINK: self._make_link,
+            Type.SYMLINK: self._make_symlink,
+            Type.CHARACTER_DEVICE: self._make_node,
+            Type.BLOCK_DEVICE: self._make_node,
+            Type.FIFO: self._make_node,
+            Type.FOLDER: self._make_folder,
+        }
+
+    def take(self, event: Event) -> None:
+        """The next event. After an error, only `close` may follow."""
+        try:
+            if type(event) is Entry:
+                self._entry = event
+                self._begin(event)
+            elif self._file >= 0:
+                if type(event) is Data:
+                    self._write(event)
+                elif type(event) is End:
+                    self._finish_file()
+        except TarError as error:
+            raise type(error)(f"{self._name()}: {error}") from error
+        except OSError as error:
+            if error.errno in _ARCHIVE_FAULTS:
+                raise TarError(f"{self._name()}: {error.strerror}") from error
+            raise OSError(error.errno, f"{self._name()}: {error.strerror}") from error
+
+    def finish(self) -> None:
+        """The archive is complete: set what could not be set before, the times of folders."""
+        for path, time in self._times.items():
+            try:
+                fd = syscalls.openat2(self._folders.root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            except OSError as error:
+                # Replaced or removed by a later entry.
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
+            try:
+                os.utime(fd, ns=(time, time))
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Release the descriptors."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self._folders.close()
+
+    def _begin(self, entry: Entry) -> None:
+        self._entries += 1
+        if self._entries > self._limits.max_entries:
+            raise LimitError(f"more than {self._limits.max_entries} entries")
+        path = clean(entry.name, self._limits.max_depth, self._limits.max_path)
+        if not path:
+            # The root itself belongs to the snapshotter, not to a layer.
+            return
+        parent, _, name = path.rpartition(b"/")
+        if name.startswith(PREFIX):
+            self._whiteout(entry, parent, name)
+            return
+        if not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
+            raise TarError(f"owner {entry.uid}:{entry.gid} is out of range")
+        self._makers[entry.type](entry, path, self._folders.make(parent), name)
+
+    def _whiteout(self, entry: Entry, parent: bytes, name: bytes) -> None:
+        if name == OPAQUE:
+            moved = self._whiteouts.opaque(self._folders.make(parent))
+        elif name.startswith(META_PREFIX):
+            # Bookkeeping of AUFS, of no meaning here.
+            return
+        else:
+            gone = name[len(PREFIX) :]
+            if gone in (b"", b".", b".."):
+                raise TarError("a whiteout of no name")
+            moved = self._whiteouts.remove(self._folders.make(parent), gone, entry.uid, entry.gid)
+        if moved:
+            self._folders.forget()
+
+    def _make_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        if entry.size > self._limits.max_size:
+            raise LimitError(f"a file of {entry.size} bytes: at most {self._limits.max_size}")
+        try:
+            self._file = os.open(name, _CREATE, 0o600, dir_fd=fd)
+        except FileExistsError:
+            fd = self._clear(path, fd, name)
+            self._file = os.open(name, _CREATE, 0o600, dir_fd=fd)
+        self._end = 0
+        self._whiteouts.made(fd, name)
+
+    def _write(self, event: Data) -> None:
+        view, offset = event.view, event.offset
+        while len(view):
+            written = os.pwrite(self._file, view, offset)
+            view = view[written:]
+            offset += written
+        self._end = offset
+
+    def _finish_file(self) -> None:
+        """The file is written: its size where it ends in a hole, then owner, attributes and mode, in this order, since
+        a new owner clears capabilities and set-id bits."""
+        entry, file = self._entry, self._file
+        assert entry is not None
+        if self._end < entry.size:
+            os.ftruncate(file, entry.size)
+        os.fchown(file, entry.uid, entry.gid)
+        for key, value in entry.xattrs.items():
+            _set_xattr(file, key, value)
+        os.fchmod(file, entry.mode)
+        time = _time(entry)
+        os.utime(file, ns=(time, time))
+        self._file = -1
+        os.close(file)
+
+    def _make_folder(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                fd = self._clear(path, fd, name)
+                os.mkdir(name, 0o700, dir_fd=fd)
+                self._whiteouts.replaced(fd, name)
+        self._whiteouts.made(fd, name)
+        self._set_attributes(entry, fd, name)
+        self._times[path] = _time(entry)
+
+    def _make_link(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        """A hard link; it has the attributes of the file that it is. The target may be a symbolic link, itself."""
+        target = clean(entry.link, self._limits.max_depth, self._limits.max_path)
+        if target == path:
+            raise TarError("a hard link to itself")
+        target_parent, _, target_name = target.rpartition(b"/")
+        if not target_name:
+            raise TarError("a hard link to the root")
+        parent = path.rpartition(b"/")[0]
+        try:
+            self._link(target_parent, target_name, fd, name)
+        except FileExistsError:
+            fd = self._clear(path, self._folders.make(parent), name)
+            self._link(target_parent, target_name, fd, name)
+        self._whiteouts.made(self._folders.make(parent), name)
+
+    def _link(self, target_parent: bytes, target_name: bytes, fd: int, name: bytes) -> None:
+        # The search for the target's folder may close descriptors of others: this one is held by a copy.
+        held = os.dup(fd)
+        try:
+            source = self._folders.find(target_parent)
+            os.link(target_name, name, src_dir_fd=source, dst_dir_fd=held, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise TarError(f"the target of the hard link, {entry_name(target_name)}, is not there") from error
+        finally:
+            os.close(held)
+
+    def _make_symlink(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        try:
+            os.symlink(entry.link, name, dir_fd=fd)
+        except FileExistsError:
+            fd = self._clear(path, fd, name)
+            os.symlink(entry.link, name, dir_fd=fd)
+        self._whiteouts.made(fd, name)
+        self._set_attributes(entry, fd, name)
+
+    def _make_node(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        if not (0 <= entry.major <= _DEVICE_MAX and 0 <= entry.minor <= _DEVICE_MAX):
+            raise TarError(f"device {entry.major}:{entry.minor} is out of range")
+        kind = _NODE_MODES[entry.type]
+        device = os.makedev(entry.major, entry.minor) if entry.type is not Type.FIFO else 0
+        try:
+            os.mknod(name, kind | 0o600, device, dir_fd=fd)
+        except FileExistsError:
+            fd = self._clear(path, fd, name)
+            os.mknod(name, kind | 0o600, device, dir_fd=fd)
+        self._whiteouts.made(fd, name)
+        self._set_attributes(entry, fd, name)
+
+    def _clear(self, path: bytes, fd: int, name: bytes) -> int:
+        """Remove what stands where an entry is to be; returns the folder's descriptor, which may be another one then."""
+        if not remove_entry(fd, name):
+            return fd
+        self._times.pop(path, None)
+        self._folders.forget()
+        return self._folders.make(path.rpartition(b"/")[0])
+
+    def _set_attributes(self, entry: Entry, fd: int, name: bytes) -> None:
+        """Owner, extended attributes, mode and times of what is no regular file, just made or found to be a folder."""
+        os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
+        if entry.xattrs:
+            path = os.fsencode(f"/proc/self/fd/{fd}/") + name
+            for key, value in entry.xattrs.items():
+                _set_xattr(path, key, value)
+        if entry.type is not Type.SYMLINK:
+            os.chmod(name, entry.mode, dir_fd=fd)
+        if entry.type is not Type.FOLDER:
+            time = _time(entry)
+            os.utime(name, ns=(time, time), dir_fd=fd, follow_symlinks=False)
+
+    def _folder_made(self, path: bytes, fd: int, name: bytes) -> None:
+        """A folder that the archive has files in, and no entry (yet): as it is in the layers below, if it is there."""
+        self._whiteouts.made(fd, name)
+        for root in self._lower:
+            found = _open_below(root, path)
+            if found is None:
+                continue
+            try:
+                attributes = os.fstat(found)
+                if not stat.S_ISDIR(attributes.st_mode):
+                    return
+                self._copy_attributes(found, attributes, fd, name)
+                self._times[path] = attributes.st_mtime_ns
+            finally:
+                os.close(found)
+            return
+
+    def _copy_attributes(self, source: int, attributes: os.stat_result, fd: int, name: bytes) -> None:
+        os.chown(name, attributes.st_uid, attributes.st_gid, dir_fd=fd, follow_symlinks=False)
+        origin = f"/proc/self/fd/{source}"
+        target = os.fsencode(f"/proc/self/fd/{fd}/") + name
+        for key in os.listxattr(origin):
+            _set_xattr(target, key, os.getxattr(origin, key))
+        os.chmod(name, stat.S_IMODE(attributes.st_mode), dir_fd=fd)
+
+    def _name(self) -> str:
+        return entry_name(self._entry.name) if self._entry else "the archive"
+
+
+_NODE_MODES = {
+    Type.CHARACTER_DEVICE: stat.S_IFCHR,
+    Type.BLOCK_DEVICE: stat.S_IFBLK,
+    Type.FIFO: stat.S_IFIFO,
+}
+
+
+def entry_name(name: bytes) -> str:
+    """An entry's name for a message: quoted, and not endless."""
+    return repr(name[:200].decode("utf-8", "backslashreplace"))
+
+
+def _time(entry: Entry) -> int:
+    return min(max(entry.mtime, _TIME_MIN), _TIME_MAX)
+
+
+def _set_xattr(target: int | bytes, key: str, value: bytes) -> None:
+    """Set an extended attribute, unless it is not a layer's to set, or not to be had on this file or file system: user
+    attributes belong to files and folders, others depend on security modules (containerd leaves them out too)."""
+    if key.startswith(_FORBIDDEN_XATTRS):
+        return
+    try:
+        os.setxattr(target, key, value, follow_symlinks=isinstance(target, int))
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP or (error.errno == errno.EPERM and key.startswith("user.")):
+            return
+        raise
+
+
+def _open_below(root: str, path: bytes) -> int | None:
+    rootfd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return syscalls.openat2(rootfd, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    finally:
+        os.close(rootfd)

@@ -1,0 +1,85 @@
+"""Fields of a tar header block, and the records of a pax header."""
+
+from __future__ import annotations
+
+import re
+
+from mooraged.differ.tar.events import TarError
+
+_DECIMAL = re.compile(rb"-?[0-9]{1,20}")
+_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+_RECORD_LENGTH_DIGITS = 8
+
+
+def number(field: bytes) -> int:
+    """A numeric field: octal digits between blanks and NULs, or base-256 as GNU tar writes large and negative ones."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big", signed=False)
+        bits = len(field) * 8
+        if field[0] & 0x40:
+            return value - (1 << bits)
+        return value - (1 << (bits - 1))
+    digits = field.strip(b" \0")
+    if not digits:
+        return 0
+    digits = digits.partition(b"\0")[0]
+    if not digits.isdigit():
+        raise TarError(f"invalid number {field!r}")
+    try:
+        return int(digits, 8)
+    except ValueError as error:
+        raise TarError(f"invalid number {field!r}") from error
+
+
+def text(field: bytes) -> bytes:
+    """A text field: up to its first NUL."""
+    return field.partition(b"\0")[0]
+
+
+def check_sum(block: bytes) -> None:
+    """`TarError` where the block's checksum is not what its bytes add up to, as unsigned or (old tars) signed ones."""
+    expected = number(block[148:156])
+    head, tail = block[:148], block[156:]
+    unsigned = sum(head) + sum(tail) + 256
+    if unsigned == expected:
+        return
+    high = sum(1 for byte in head + tail if byte > 127)
+    if unsigned - 256 * high != expected:
+        raise TarError("wrong checksum of a header: not a tar archive, or a damaged one")
+
+
+def pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
+    """The records `LENGTH KEY=VALUE NEWLINE` of a pax extended header (POSIX.1-2001, pax, 4.18.3), in their order."""
+    records: list[tuple[bytes, bytes]] = []
+    position = 0
+    while position < len(data):
+        space = data.find(b" ", position, position + _RECORD_LENGTH_DIGITS)
+        digits = data[position:space] if space > position else b""
+        if not digits.isdigit():
+            raise TarError(f"invalid pax header: no length at byte {position}")
+        end = position + int(digits)
+        if end > len(data) or end <= space + 1 or data[end - 1] != 0x0A:
+            raise TarError(f"invalid pax header: wrong length at byte {position}")
+        key, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if not key or not equals or b"\0" in key:
+            raise TarError(f"invalid pax header: no key at byte {position}")
+        records.append((key, value))
+        position = end
+    return records
+
+
+def decimal(value: bytes, what: str) -> int:
+    """A decimal number of a pax record or a sparse map."""
+    if _DECIMAL.fullmatch(value) is None:
+        raise TarError(f"invalid {what}: {value[:40]!r}")
+    return int(value)
+
+
+def pax_time(value: bytes) -> int:
+    """A time of a pax record, seconds with any number of decimals, in nanoseconds."""
+    match = _TIME.fullmatch(value)
+    if match is None:
+        raise TarError(f"invalid time: {value[:40]!r}")
+    sign, seconds, fraction = match.groups()
+    nanoseconds = int(seconds) * 1_000_000_000 + int((fraction or b"")[:9].ljust(9, b"0"))
+    return -nanoseconds if sign else nanoseconds

@@ -1,0 +1,115 @@
+"""The differ that the daemon has: `moorage_api.differ.Differ` over worker processes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from moorage_api.content import BlobReader, ContentStore, Writer
+from moorage_api.errors import AlreadyExists, InvalidArgument, MoorageError, NotFound
+from moorage_api.mounts import Mount
+from moorage_api.types import Descriptor, Labels
+from mooraged.differ import media
+from mooraged.differ.limits import Limits
+from mooraged.differ.messages import Apply, Compare
+from mooraged.differ.pool import WorkerPool
+
+UNCOMPRESSED = "containerd.io/uncompressed"
+_COPY_CHUNK = 1 << 20
+
+
+class WalkingDiffer:
+    """Layers in and out of snapshots. `scratch` is a folder of its own, for mount points and copies that last a call."""
+
+    def __init__(self, pool: WorkerPool, limits: Limits, scratch: Path) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._scratch = str(scratch)
+
+    def apply(
+        self, content: ContentStore, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool = False
+    ) -> Descriptor:
+        media.check_readable(layer.media_type)
+        if not mounts:
+            raise InvalidArgument(f"layer {layer.digest}: there are no mounts to apply it to")
+        with content.open(layer.digest) as blob, self._file(blob) as path:
+            request = Apply(path, list(mounts), self._limits, sync, self._scratch)
+            try:
+                done = self._pool.call(request)
+            except MoorageError as error:
+                raise type(error)(f"layer {layer.digest}: {error}") from error
+        return Descriptor(media.OCI_LAYER, done.digest, done.size)
+
+    def compare(
+        self,
+        content: ContentStore,
+        lower: Sequence[Mount],
+        upper: Sequence[Mount],
+        *,
+        media_type: str = "",
+        ref: str = "",
+        labels: Labels | None = None,
+    ) -> Descriptor:
+        chosen = media_type or f"{media.OCI_LAYER}+gzip"
+        request = Compare(list(lower), list(upper), media.compression_for(chosen), self._scratch)
+        own_ref = "" if ref else f"diff-{time.time_ns()}-{secrets.token_hex(4)}"
+        writer = content.writer(ref or own_ref)
+        try:
+            with writer:
+                if writer.status().offset:
+                    writer.truncate(0)
+                done = self._pool.call(request, writer.write)
+                info_digest, size = self._commit(content, writer, {**(labels or {}), UNCOMPRESSED: done.digest})
+        except BaseException:
+            if own_ref:
+                _abort(content, own_ref)
+            raise
+        return Descriptor(chosen, info_digest, size, {UNCOMPRESSED: done.digest})
+
+    def _commit(self, content: ContentStore, writer: Writer, labels: Labels) -> tuple[str, int]:
+        """Make the ingest a blob; one that is there already gets the label that it may lack."""
+        digest = writer.digest()
+        try:
+            info = writer.commit(labels=labels)
+        except AlreadyExists:
+            info = content.info(digest)
+            if UNCOMPRESSED not in info.labels:
+                merged = {**info.labels, UNCOMPRESSED: labels[UNCOMPRESSED]}
+                info = content.update(type(info)(digest, info.size, labels=merged), [f"labels.{UNCOMPRESSED}"])
+        return info.digest, info.size
+
+    @contextmanager
+    def _file(self, blob: BlobReader) -> Iterator[str]:
+        """A file that holds the blob: its own, or, for a store that has none on this machine, a copy."""
+        if blob.path is not None:
+            yield str(blob.path)
+            return
+        with tempfile.NamedTemporaryFile(dir=self._scratch, prefix="blob-") as copy:
+            offset = 0
+            while offset < blob.size:
+                chunk = blob.pread(min(_COPY_CHUNK, blob.size - offset), offset)
+                copy.write(chunk)
+                offset += len(chunk)
+            copy.flush()
+            yield copy.name
+
+
+def _abort(content: ContentStore, ref: str) -> None:
+    try:
+        content.abort(ref)
+    except NotFound:
+        return
+
+
+def clear_scratch(scratch: Path) -> None:
+    """Remove what calls of a daemon that was killed left behind: copies, and mount points with nothing mounted."""
+    for entry in os.scandir(scratch):
+        if entry.is_dir(follow_symlinks=False):
+            os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)
