@@ -1,0 +1,151 @@
+"""The daemon's side of the zygote: asks it for shims, and starts it again when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from moorage_api.errors import DeadlineExceeded, MoorageError, Unavailable, from_code
+from moorage_api.runtime import Exit
+from moorage_api.shim import Bootstrap, ShimRequest
+from moorage_api.wire.shim_v3_pb2 import DeleteResponse
+from moorage_shim.sockets import SCHEME, socket_path
+
+_MESSAGE_MAX = 64 << 10
+# No docstrings and no columns of code in the zygote's memory: every shim would share the weight of them.
+_PYTHON = (sys.executable, "-OO", "-X", "no_debug_ranges")
+
+
+class ZygoteLauncher:
+    """A `moorage_api.shim.ShimLauncher`. Deadlines are in seconds; one shim is started at a time."""
+
+    def __init__(self, start_timeout: float = 10.0, delete_timeout: float = 90.0) -> None:
+        self._start_timeout = start_timeout
+        self._delete_timeout = delete_timeout
+        self._lock = asyncio.Lock()
+        self._process: Process | None = None
+        self._control: socket.socket | None = None
+
+    async def prepare(self) -> None:
+        """Start the zygote now, so that the first shim need not wait for it. A failure shows with the first shim."""
+        async with self._lock:
+            with suppress(MoorageError):
+                await self._ensure()
+
+    async def start(self, request: ShimRequest) -> Bootstrap:
+        path = socket_path(str(request.socket_dir), request.namespace, request.id)
+        message = {
+            "id": request.id,
+            "namespace": request.namespace,
+            "bundle": str(request.bundle),
+            "socket": path,
+            "ttrpc_address": request.ttrpc_address,
+        }
+        async with self._lock:
+            answer = await self._ask(json.dumps(message).encode())
+        if "error" in answer:
+            raise from_code(int(answer["code"]), str(answer["error"]))
+        return Bootstrap(SCHEME + path, pid=int(answer["pid"]))
+
+    async def delete(self, request: ShimRequest) -> Exit:
+        """In a process of its own: what a dead shim left may hang whoever touches it."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "moorage_shim", "-namespace", request.namespace, "-id", request.id),
+            *("-address", request.daemon_address, "-bundle", str(request.bundle), "delete"),
+            cwd=request.bundle,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        try:
+            out, errors = await asyncio.wait_for(process.communicate(), self._delete_timeout)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"cleaning up after shim {request.id} took too long") from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if process.returncode:
+            raise MoorageError(f"cleaning up after shim {request.id}: {errors.decode(errors='replace').strip()}")
+        return _parse_exit(out)
+
+    async def close(self) -> None:
+        """Let the zygote end; its shims live on."""
+        async with self._lock:
+            await self._drop()
+
+    async def _ask(self, message: bytes) -> dict[str, Any]:
+        """Ask once more when the zygote turns out to be dead; a hung one is killed and not asked again."""
+        for attempt in (1, 2):
+            control = await self._ensure()
+            try:
+                answer = await asyncio.wait_for(_exchange(control, message), self._start_timeout)
+                return dict(json.loads(answer))
+            except TimeoutError as error:
+                await self._drop()
+                raise DeadlineExceeded(f"the zygote gave no shim within {self._start_timeout:g} s") from error
+            except (OSError, ValueError) as error:
+                await self._drop()
+                if attempt == 2:
+                    raise Unavailable(f"the zygote died: {error}") from error
+        raise Unavailable("the zygote died")
+
+    async def _ensure(self) -> socket.socket:
+        if self._control is not None and self._process is not None and self._process.returncode is None:
+            return self._control
+        await self._drop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *_PYTHON,
+                *("-m", "moorage_shim.zygote", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"the zygote could not be started: {error}") from error
+        finally:
+            theirs.close()
+        self._control = ours
+        return ours
+
+    async def _drop(self) -> None:
+        control, process = self._control, self._process
+        self._control = self._process = None
+        if control is not None:
+            control.close()
+        if process is not None:
+            try:
+                await asyncio.wait_for(process.wait(), 1.0)
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+
+async def _exchange(control: socket.socket, message: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(control, message)
+    answer = await loop.sock_recv(control, _MESSAGE_MAX)
+    if not answer:
+        raise ConnectionResetError(os.strerror(104))
+    return answer
+
+
+def _parse_exit(data: bytes) -> Exit:
+    try:
+        answer = DeleteResponse.FromString(data)
+    except DecodeError as error:
+        raise MoorageError("cleaning up after a shim gave no answer") from error
+    return Exit(answer.exit_status, answer.exited_at.ToNanoseconds(), answer.pid)

@@ -1,0 +1,263 @@
+"""Child processes of the shim: forked, watched, reaped.
+
+The shim is the subreaper of its containers, so it reaps strangers too. A container's first process becomes its child
+when the OCI runtime that made it ends, and its pid is known only then; an exit that comes in between is kept until
+somebody asks for it (`Reaper.launching`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import NamedTuple, NoReturn
+
+from moorage_api.errors import DeadlineExceeded, Internal, MoorageError
+from moorage_api.linux import syscalls
+from moorage_shim import log
+from moorage_shim.loop import READ, Future, Loop, read_some
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FIRST_SPARE_FD = 64
+_ERROR_MAX = 4096
+_REAP_GRACE = 5.0
+# What the shim or Python treats otherwise; an ignored signal would stay ignored in a container.
+_RESET_SIGNALS = (
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+)
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit code, or 128 plus the signal; and when, in Unix nanoseconds."""
+
+    status: int
+    at: int
+
+
+class Reaper:
+    """Reaps every child on SIGCHLD and tells who waits for it."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting: dict[int, Future[Ended]] = {}
+        self._strangers: dict[int, Ended] = {}
+        self._launches = 0
+        self._wakeup, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        loop.watch(self._wakeup, READ, self._on_signal)
+
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        """Keep the exits of unknown processes for as long as the block runs."""
+        self._launches += 1
+        try:
+            yield
+        finally:
+            self._launches -= 1
+            if not self._launches:
+                self._strangers.clear()
+
+    def watch(self, pid: int) -> Future[Ended]:
+        """The end of a child; also of one that ended during the `launching` block."""
+        future: Future[Ended] = Future(self._loop)
+        ended = self._strangers.pop(pid, None)
+        if ended is not None:
+            future.set(ended)
+        else:
+            self._waiting[pid] = future
+        return future
+
+    def _on_signal(self, _: int) -> None:
+        while read_some(self._wakeup, 4096):
+            pass
+        now = time.time_ns()
+        while True:
+            try:
+                pid, raw = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self._reaped(pid, Ended(_status(raw), now))
+
+    def _reaped(self, pid: int, ended: Ended) -> None:
+        future = self._waiting.pop(pid, None)
+        if future is not None:
+            future.set(ended)
+        elif self._launches:
+            self._strangers[pid] = ended
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program to run. `fds` maps the child's descriptors to ours; those of 0 to 2 that it lacks are /dev/null.
+
+    `prepare` runs in the child before the program; it may raise, then the program does not start. A program that
+    `outlives` the shim is not killed with it.
+    """
+
+    argv: Sequence[str]
+    cwd: str = "/"
+    env: Mapping[str, str] | None = None
+    fds: Mapping[int, int] = field(default_factory=dict)
+    prepare: Callable[[], None] | None = None
+    outlives: bool = False
+
+
+class Forker:
+    """Runs programs and functions in children, each under a deadline."""
+
+    def __init__(self, loop: Loop, reaper: Reaper) -> None:
+        self.loop = loop
+        self.reaper = reaper
+
+    def start(self, command: Command) -> tuple[int, Future[Ended], int]:
+        """Start a program; returns its pid, its end, and a descriptor to close.
+
+        The descriptor is read for the reason why the program could not be started, and is at its end once it was.
+        """
+        program = find_program(command.argv[0])
+        read, write = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            _run_command(program, command, write)
+        os.close(write)
+        os.set_blocking(read, False)
+        return pid, self.reaper.watch(pid), read
+
+    async def run(self, command: Command, timeout: float, what: str) -> int:
+        """Run a program to its end; returns its status. `DeadlineExceeded` after killing it and its process group."""
+        pid, future, errors = self.start(command)
+        try:
+            ended = await self._bounded(pid, future, timeout, what)
+            reason = read_some(errors, _ERROR_MAX)
+        finally:
+            os.close(errors)
+        if reason:
+            raise Internal(f"{what}: {reason.decode(errors='replace')}")
+        return ended.status
+
+    async def call(self, function: Callable[[], None], timeout: float, what: str) -> None:
+        """Run a function in a child, for what could block or must not change this process. Its error comes back."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            _run_function(function, write)
+        os.close(write)
+        os.set_blocking(read, False)
+        try:
+            ended = await self._bounded(pid, self.reaper.watch(pid), timeout, what)
+            reason = read_some(read, _ERROR_MAX)
+        finally:
+            os.close(read)
+        if reason or ended.status:
+            raise MoorageError(f"{what}: {(reason or b'the helper died').decode(errors='replace')}")
+
+    async def _bounded(self, pid: int, future: Future[Ended], timeout: float, what: str) -> Ended:
+        try:
+            return await self.loop.within(future, timeout, what)
+        except DeadlineExceeded:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            await self.loop.within(future, _REAP_GRACE, f"{what}: killed, and still there")
+            raise
+
+
+def find_program(name: str) -> str:
+    """The path of a program on PATH; `FileNotFoundError`."""
+    if "/" in name:
+        return name
+    for folder in (os.environ.get("PATH") or _PATH).split(":"):
+        path = os.path.join(folder, name)
+        if os.access(path, os.X_OK):
+            return path
+    raise FileNotFoundError(2, "executable not found on PATH", name)
+
+
+def has_exited(pid: int) -> bool:
+    """Whether a process is gone or a zombie, also when it is not our child."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def poll_now(fd: int, events: int) -> int:
+    """What is ready on a descriptor at this moment."""
+    poller = select.poll()
+    poller.register(fd, events)
+    ready = poller.poll(0)
+    return ready[0][1] if ready else 0
+
+
+def become_child(outlives: bool = False) -> None:
+    """What every forked child does first: a session of its own, default signals, and (mostly) death with the shim."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in _RESET_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    if not outlives:
+        syscalls.set_parent_death_signal(signal.SIGKILL)
+
+
+def _run_command(program: str, command: Command, errors: int) -> NoReturn:
+    try:
+        become_child(command.outlives)
+        if command.prepare is not None:
+            command.prepare()
+        _place_fds(command.fds)
+        os.chdir(command.cwd)
+        os.execve(program, list(command.argv), dict(os.environ if command.env is None else command.env))
+    except BaseException as error:  # noqa: BLE001 - a forked child must never return into the shim
+        _report(errors, f"{program}: {error}")
+        os._exit(127)
+
+
+def _run_function(function: Callable[[], None], errors: int) -> NoReturn:
+    try:
+        become_child()
+        function()
+    except BaseException as error:  # noqa: BLE001 - as above
+        _report(errors, str(error))
+        os._exit(1)
+    os._exit(0)
+
+
+def _report(errors: int, text: str) -> None:
+    with suppress(OSError):
+        os.write(errors, text.encode(errors="backslashreplace")[:_ERROR_MAX])
+
+
+def _place_fds(fds: Mapping[int, int]) -> None:
+    """Give the child its descriptors. Ours move out of the way first, so that no target overwrites a source."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    wanted = {0: null, 1: null, 2: null} | dict(fds)
+    spare = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE_FD) for target, fd in wanted.items()}
+    for target, fd in spare.items():
+        os.dup2(fd, target, inheritable=True)
+
+
+def _status(raw: int) -> int:
+    return 128 + os.WTERMSIG(raw) if os.WIFSIGNALED(raw) else os.WEXITSTATUS(raw)
+
+
+def kill_quietly(pid: int, number: int) -> None:
+    """Send a signal to a process that may have gone; another failure is logged."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+    except OSError as error:
+        log.warning(f"signal {number} to process {pid}: {error.strerror}")

@@ -1,0 +1,97 @@
+"""What the shim writes into a bundle, so that the daemon can learn from it when the shim is gone.
+
+`moorage.json` tells how the container is run: enough to clean up after it. `exit.json` (and `exit-EXEC.json` of an exec)
+tells how a process ended; it is on disk before anybody is told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_RUN = "moorage.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """How a container is run: the OCI runtime, where its state is, and what else must go with the container."""
+
+    id: str
+    binary: str
+    root: str
+    systemd_cgroup: bool = False
+    pid: int = 0
+    cgroup: dict[str, str] = field(default_factory=dict)
+    sandbox: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """How a process ended: `status` is its exit code or 128 plus the signal, `at` in Unix nanoseconds."""
+
+    id: str
+    exec_id: str
+    pid: int
+    status: int
+    at: int
+    oom_killed: bool = False
+    dropped_log_bytes: int = 0
+
+
+def write_run(bundle: str, record: RunRecord) -> None:
+    """Replace the bundle's run record."""
+    _write(os.path.join(bundle, _RUN), asdict(record))
+
+
+def read_run(bundle: str) -> RunRecord | None:
+    """The bundle's run record; None when there is none, or it is not readable."""
+    found = _read(os.path.join(bundle, _RUN))
+    return RunRecord(**found) if found else None
+
+
+def write_exit(bundle: str, record: ExitRecord) -> None:
+    """Put an exit on disk."""
+    _write(_exit_path(bundle, record.exec_id), asdict(record))
+
+
+def read_exit(bundle: str, exec_id: str = "") -> ExitRecord | None:
+    """An exit from disk; None when the process has not ended, or not before its shim."""
+    found = _read(_exit_path(bundle, exec_id))
+    return ExitRecord(**found) if found else None
+
+
+def remove_exit(bundle: str, exec_id: str) -> None:
+    """Forget the exit of an exec that is deleted."""
+    with suppress(FileNotFoundError):
+        os.unlink(_exit_path(bundle, exec_id))
+
+
+def _exit_path(bundle: str, exec_id: str) -> str:
+    return os.path.join(bundle, f"exit-{exec_id}.json" if exec_id else "exit.json")
+
+
+def _write(path: str, content: dict[str, Any]) -> None:
+    """Whole or not at all, and on disk when this returns. The bundle is mostly on a tmpfs, where that costs nothing."""
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(json.dumps(content).encode())
+        file.flush()
+        os.fsync(fd)
+    os.rename(temporary, path)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read(path: str) -> dict[str, Any]:
+    with suppress(OSError, ValueError), open(path, "rb") as file:
+        found = json.load(file)
+        if isinstance(found, dict):
+            return found
+    return {}

@@ -1,0 +1,106 @@
+"""One shim: the loop, its services, and how it begins and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from moorage_api.linux import syscalls
+from moorage_api.wire import moorage_shim_pb2, runtime_sandbox_pb2, shim_v3_pb2
+from moorage_shim import log, logs, sandbox, tasks
+from moorage_shim.launching import Host
+from moorage_shim.logs import Logs
+from moorage_shim.loop import Future, Loop
+from moorage_shim.processes import Forker, Reaper
+from moorage_shim.publisher import Publisher
+from moorage_shim.sandbox import Sandbox
+from moorage_shim.server import Method, Server
+from moorage_shim.tasks import Tasks
+
+# How long the end waits for the last events to be taken by the daemon.
+_FLUSH = 3.0
+# The answer to Shutdown leaves before the connections are closed.
+_LAST_WORDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ShimConfig:
+    """Who this shim is. `socket` is removed at the end; `ttrpc_address` is where events go."""
+
+    id: str
+    namespace: str
+    bundle: str
+    socket: str
+    ttrpc_address: str
+
+
+class Shim:
+    """The services over one listening socket."""
+
+    def __init__(self, config: ShimConfig, listener: socket.socket) -> None:
+        self._config = config
+        self._loop = Loop()
+        self._end: Future[None] = Future(self._loop)
+        self._publisher = Publisher(self._loop, config.ttrpc_address, config.namespace)
+        host = Host(Forker(self._loop, Reaper(self._loop)), self._publisher, config.namespace)
+        self._tasks = Tasks(host, self._on_task_shutdown)
+        self._sandbox = Sandbox(host, self._tasks, lambda: self._end.set(None))
+        self._server = Server(self._loop, listener, self._methods())
+
+    def run(self) -> None:
+        """Serve until shut down."""
+        self._loop.run(self._loop.spawn(self._live(), "shim"))
+        self._loop.close()
+
+    async def _live(self) -> None:
+        await self._end
+        await self._loop.sleep(_LAST_WORDS)
+        with suppress(FileNotFoundError):
+            os.unlink(self._config.socket)
+        self._server.close()
+        await self._publisher.flush(_FLUSH)
+
+    def _on_task_shutdown(self, _: bool) -> None:
+        """A pod's shim ends with the sandbox, not with the pod's last task."""
+        if not self._sandbox.active:
+            self._end.set(None)
+
+    def _methods(self) -> Mapping[tuple[str, str], Method]:
+        task, own, pod = (
+            shim_v3_pb2.DESCRIPTOR.services_by_name["Task"],
+            moorage_shim_pb2.DESCRIPTOR.services_by_name["Logs"],
+            runtime_sandbox_pb2.DESCRIPTOR.services_by_name["Sandbox"],
+        )
+        methods: dict[tuple[str, str], Method] = {}
+        for name in tasks.SERVICES:
+            methods |= _bind(name, task, self._tasks)
+        methods |= _bind(sandbox.SERVICE, pod, self._sandbox)
+        methods |= _bind(logs.SERVICE, own, Logs(self._tasks))
+        return methods
+
+
+def serve(config: ShimConfig, listener: socket.socket) -> None:
+    """Become a shim and serve until shut down. The process must be single-threaded; signals to end it are ignored,
+    since the containers need it: it ends when it is told to, or by SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    syscalls.set_child_subreaper()
+    syscalls.set_process_name("moorage-shim")
+    log.info(f"shim of {config.namespace}/{config.id} is process {os.getpid()}")
+    Shim(config, listener).run()
+
+
+def _bind(name: str, descriptor: ServiceDescriptor, implementation: object) -> dict[tuple[str, str], Method]:
+    """A method of the implementation for each of the service's."""
+    return {
+        (name, method.name): Method(GetMessageClass(method.input_type), getattr(implementation, method.name))
+        for method in descriptor.methods
+    }

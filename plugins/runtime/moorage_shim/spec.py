@@ -1,0 +1,118 @@
+"""Adjust an OCI configuration to what this machine allows, just before the OCI runtime reads it.
+
+Without CAP_SYS_RESOURCE the kernel refuses a lower oom_score_adj and higher hard limits than one has. A container that
+asks for them would not start at all; it starts with the nearest value instead, and the shim's log says so. This runs in
+the forked child that becomes the runtime, so that parsing the configuration leaves nothing in the shim's memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from typing import Any
+
+from moorage_shim import log
+
+_CAP_SYS_RESOURCE = 24
+_OOM_SCORE = "/proc/self/oom_score_adj"
+
+
+def adjust_bundle(bundle: str) -> None:
+    """Adjust `config.json` of a bundle in place, if something in it would fail; and this process's own OOM score."""
+    path = os.path.join(bundle, "config.json")
+    if _may_raise_limits():
+        _reset_oom_score()
+        return
+    with open(path, "rb") as file:
+        config = json.load(file)
+    changes = adjust_process(config.get("process") or {})
+    if changes:
+        log.warning(f"without CAP_SYS_RESOURCE: {'; '.join(changes)}")
+        _replace(path, json.dumps(config).encode())
+
+
+def write_exec(path: str, process_spec: bytes, *, terminal: bool) -> None:
+    """Write an exec's `process` for the runtime to read, adjusted alike; its `terminal` is what the request says."""
+    process = json.loads(process_spec)
+    process["terminal"] = terminal
+    if _may_raise_limits():
+        _reset_oom_score()
+    else:
+        adjust_process(process)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(json.dumps(process).encode())
+
+
+def adjust_process(process: dict[str, Any]) -> list[str]:
+    """Clamp an OCI `process`; returns what was changed, in words.
+
+    The OOM score is tried out on this process, since nothing tells how low the kernel lets it go. The runtime inherits
+    it, and gives its child the same.
+    """
+    changes = []
+    wanted = process.get("oomScoreAdj")
+    if wanted is None:
+        _reset_oom_score()
+    elif not _set_oom_score(wanted):
+        process["oomScoreAdj"] = _own_oom_score()
+        changes.append(f"oomScoreAdj {wanted} became {process['oomScoreAdj']}")
+    for limit in process.get("rlimits") or ():
+        change = _clamp(limit)
+        if change:
+            changes.append(change)
+    return changes
+
+
+def _clamp(limit: dict[str, Any]) -> str:
+    number = getattr(resource, str(limit.get("type")), None)
+    if number is None:
+        return ""
+    _, allowed = resource.getrlimit(number)
+    hard = limit.get("hard", 0)
+    if allowed == resource.RLIM_INFINITY or hard <= allowed:
+        return ""
+    limit["hard"] = allowed
+    limit["soft"] = min(limit.get("soft", 0), allowed)
+    return f"{limit['type']} {hard} became {allowed}"
+
+
+def _may_raise_limits() -> bool:
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
+    return False
+
+
+def _own_oom_score() -> int:
+    with open(_OOM_SCORE, encoding="ascii") as file:
+        return int(file.read())
+
+
+def _set_oom_score(score: int) -> bool:
+    try:
+        with open(_OOM_SCORE, "w", encoding="ascii") as file:
+            file.write(str(score))
+    except PermissionError:
+        return False
+    return True
+
+
+def _reset_oom_score() -> None:
+    """A container without a wish must not inherit the shim's protection."""
+    if _own_oom_score() < 0:
+        _set_oom_score(0)
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Write a file anew under its name, with the old file's mode and owner."""
+    before = os.stat(path)
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        os.fchmod(fd, before.st_mode & 0o7777)
+        os.fchown(fd, before.st_uid, before.st_gid)
+        file.write(data)
+    os.rename(temporary, path)

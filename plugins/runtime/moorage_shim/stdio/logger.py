@@ -1,0 +1,91 @@
+"""Logging programs: `binary:///path?key=value` (containerd, runtime/v2, logging).
+
+The program gets the container's output as descriptors 3 and 4 and closes descriptor 5 (or writes to it) when it is
+ready. Its arguments are the keys and values of the query; its environment is the container's id and namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from moorage_api.errors import DeadlineExceeded, FailedPrecondition
+from moorage_shim import log
+from moorage_shim.loop import READ, Future
+from moorage_shim.processes import Command, Ended, Forker, kill_quietly
+
+_READY_TIMEOUT = 10.0
+_END_TIMEOUT = 12.0
+
+
+class Logger:
+    """A running logging program. `stdout` and `stderr` are the writing ends that it reads from, until given away."""
+
+    def __init__(self, forker: Forker, pid: int, ended: Future[Ended], stdout: int, stderr: int) -> None:
+        self._forker = forker
+        self._pid = pid
+        self._ended = ended
+        self.stdout = stdout
+        self.stderr = stderr
+
+    async def stop(self) -> None:
+        """Give it time to write what it has, then kill it. It saw the end of its input before."""
+        if self._ended.done:
+            return
+        kill_quietly(self._pid, signal.SIGTERM)
+        try:
+            await self._forker.loop.within(self._ended, _END_TIMEOUT, "logging program")
+        except DeadlineExceeded:
+            log.warning(f"logging program {self._pid} did not end and is killed")
+            kill_quietly(self._pid, signal.SIGKILL)
+
+
+async def start_logger(forker: Forker, uri: str, id: str, namespace: str) -> Logger:
+    """Start the program and wait until it is ready; on an error nothing of it is left."""
+    parts = urlsplit(uri)
+    arguments = [word for pair in parse_qsl(parts.query, keep_blank_values=True) for word in pair if word]
+    out_read, out_write = os.pipe2(os.O_CLOEXEC)
+    err_read, err_write = os.pipe2(os.O_CLOEXEC)
+    ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+    command = Command(
+        [unquote(parts.path), *arguments],
+        env={"CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace},
+        fds={3: out_read, 4: err_read, 5: ready_write},
+        outlives=True,
+    )
+    try:
+        pid, ended, errors = forker.start(command)
+    except BaseException:
+        _close(out_read, out_write, err_read, err_write, ready_read, ready_write)
+        raise
+    _close(out_read, err_read, ready_write)
+    logger = Logger(forker, pid, ended, out_write, err_write)
+    try:
+        await _until_ready(forker, ready_read, errors, parts.path, strict=parts.scheme == "binary-v2")
+    except BaseException:
+        _close(out_write, err_write)
+        kill_quietly(pid, signal.SIGKILL)
+        raise
+    finally:
+        _close(ready_read, errors)
+    return logger
+
+
+async def _until_ready(forker: Forker, ready: int, errors: int, path: str, *, strict: bool) -> None:
+    what = f"logging program {path}"
+    await forker.loop.ready(ready, READ, _READY_TIMEOUT, what)
+    word = os.read(ready, 1)
+    os.set_blocking(errors, False)
+    with suppress(BlockingIOError):
+        reason = os.read(errors, 4096)
+        if reason:
+            raise FailedPrecondition(f"{what}: {reason.decode(errors='replace')}")
+    if strict and not word:
+        raise FailedPrecondition(f"{what} ended before it was ready")
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
