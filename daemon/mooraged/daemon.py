@@ -17,7 +17,7 @@ from mooraged.config import Config, Loaded
 from mooraged.discovery import Discovery
 from mooraged.graph import Graph, Plugin, State
 from mooraged.locks import check_socket, exclusive
-from mooraged.notify import notify
+from mooraged.notify import ServiceManager
 from mooraged.server import Server, services_of
 from mooraged.version import VERSION
 
@@ -35,6 +35,7 @@ async def run(loaded: Loaded, discovery: Discovery) -> None:
     Raises `MoorageError` where the daemon cannot start: another one is there, a required plugin failed.
     """
     config = loaded.config
+    manager = ServiceManager()
     stopping = _on_signals()
     with ExitStack() as held:
         _claim(config, held)
@@ -42,12 +43,12 @@ async def run(loaded: Loaded, discovery: Discovery) -> None:
         server = Server(max_recv=config.grpc.max_recv_message_size, max_send=config.grpc.max_send_message_size)
         try:
             await _start(graph, server, config)
-            notify(f"READY=1\nMAINPID={os.getpid()}")
+            manager.tell(f"READY=1\nMAINPID={os.getpid()}")
             logger.info("ready", extra={"address": config.grpc.address, "version": VERSION})
             await stopping.wait()
             logger.info("stopping")
         finally:
-            notify("STOPPING=1")
+            manager.tell("STOPPING=1")
             _end_by_force(_GRACE + config.timeouts.shutdown + _MARGIN)
             await server.stop(_GRACE)
             await graph.stop(config.timeouts.shutdown)
