@@ -75,11 +75,12 @@ class RuntimeHandler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Runtime(self.runtime_type, TypedValue(_RUNC_OPTIONS, value) if value else None)
 
 
-_RUNTIMES = {
-    "default": RuntimeHandler(),
-    "crun": RuntimeHandler(options=RuntimeOptions(binary_name="crun")),
-    "runc": RuntimeHandler(options=RuntimeOptions(binary_name="runc")),
-}
+def _runtimes() -> dict[str, RuntimeHandler]:
+    return {
+        "default": RuntimeHandler(),
+        "crun": RuntimeHandler(options=RuntimeOptions(binary_name="crun")),
+        "runc": RuntimeHandler(options=RuntimeOptions(binary_name="runc")),
+    }
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +88,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     snapshotter: Annotated[str, Meta(description="Snapshotter for images and containers; empty: the default.")] = ""
     default_runtime_name: Annotated[str, Meta(description="The handler of pods that name none.")] = "default"
-    runtimes: Annotated[dict[str, RuntimeHandler], Meta(description="Runtime handlers, by name.")] = _RUNTIMES
+    runtimes: Annotated[dict[str, RuntimeHandler], Meta(description="Runtime handlers, by name.")] = msgspec.field(
+        default_factory=_runtimes
+    )
     cgroup_parent: Annotated[
         str, Meta(description="Parent cgroup of pods for which the caller names none; a `.slice` with systemd.")
     ] = "/k8s.io"
