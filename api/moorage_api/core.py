@@ -89,6 +89,10 @@ class Core(Protocol):
     @property
     def differ(self) -> Differ: ...
 
+    @property
+    def default_snapshotter(self) -> str:
+        """The id of the snapshotter that an empty name means; empty where there is none."""
+
     def namespaced(self, namespace: str, lease: str = "") -> Namespaced:
         """Bind a namespace, once. `InvalidArgument` for a malformed name, `NotFound` for a lease that is not there."""
 

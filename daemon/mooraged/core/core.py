@@ -61,6 +61,9 @@ class Metadata(Protocol):
     @property
     def namespaces(self) -> NamespaceStore: ...
 
+    @property
+    def default_snapshotter(self) -> str: ...
+
     def bind(self, namespace: str, lease: str = "") -> View: ...
 
 
@@ -175,6 +178,10 @@ class LocalCore:
     @property
     def differ(self) -> Differ:
         return self._parts.differ()
+
+    @property
+    def default_snapshotter(self) -> str:
+        return self._metadata.default_snapshotter
 
     def namespaced(self, namespace: str, lease: str = "") -> Namespaced:
         return BoundNamespace(self._metadata.bind(namespace, lease), self._parts)
