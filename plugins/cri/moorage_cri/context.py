@@ -13,7 +13,7 @@ from moorage_api.sandboxes import SandboxStatus
 from moorage_cri.background import Background
 from moorage_cri.cni.network import Network
 from moorage_cri.concurrency import finish
-from moorage_cri.config import Config
+from moorage_cri.config import Config, RuntimeHandler
 from moorage_cri.image.cache import ImageCache
 from moorage_cri.index import Index
 from moorage_cri.model import Container, Sandbox
@@ -46,6 +46,15 @@ class Cri:
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a synchronous call in a thread of the daemon's pool; a cancelled caller still waits for its end."""
         return await finish(self.core.run(call, *args, **kwargs))
+
+    def snapshotter_of(self, handler: RuntimeHandler) -> str:
+        """The id of the snapshotter for containers of a runtime handler."""
+        return handler.snapshotter or self.snapshotter
+
+    @property
+    def snapshotter(self) -> str:
+        """The id of the snapshotter for images and containers, unless their handler says otherwise."""
+        return self.config.snapshotter or self.core.default_snapshotter
 
     def sandbox_folder(self, id: str) -> Path:
         """Where the files of a pod lie: hosts, hostname, resolv.conf."""

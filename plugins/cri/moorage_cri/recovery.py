@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from moorage_api import containers
 from moorage_api.errors import DataLoss, MoorageError, NotFound
@@ -114,12 +115,11 @@ def _unknown_folders(cri: Cri) -> list[str]:
 def _remove_unknown_containers(cri: Cri) -> None:
     """Folders and snapshots of containers that have no record: making or removing them was cut short."""
     folder = cri.root / "containers"
+    snapshotters = {cri.snapshotter_of(handler) for handler in cri.config.runtimes.values()}
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name in cri.containers:
             continue
-        for name in {"", *(handler.snapshotter for handler in cri.config.runtimes.values()), cri.config.snapshotter}:
-            try:
+        for name in snapshotters:
+            with suppress(NotFound):
                 cri.k8s.snapshotter(name).remove(path.name)
-            except NotFound:
-                continue
         files.remove(path)

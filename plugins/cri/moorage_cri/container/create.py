@@ -42,7 +42,7 @@ class CreateContainer:
         check(request.config)
         handler = cri.config.handler(sandbox.handler)
         image = cri.images.resolve(request.config.image.image)
-        container = _container(request, sandbox, image, handler.snapshotter or cri.config.snapshotter)
+        container = _container(request, sandbox, image, cri.snapshotter_of(handler))
         cri.container_names.reserve(container.name, container.id)
         try:
             async with (

@@ -51,7 +51,7 @@ class ImageFsInfo:
         return cri_pb2.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
 
     def _measure(self) -> _Measurement:
-        snapshotter = self._cri.k8s.snapshotter(self._cri.config.snapshotter)
+        snapshotter = self._cri.k8s.snapshotter(self._cri.snapshotter)
         sizes: list[tuple[int, int]] = []
         committed: dict[str, tuple[int, int]] = {}
         for info in snapshotter.walk():
@@ -69,5 +69,4 @@ class ImageFsInfo:
         return _Measurement(time.time_ns(), time.monotonic(), sum(s for s, _ in sizes), sum(i for _, i in sizes))
 
     def _mountpoint(self) -> str:
-        name = self._cri.config.snapshotter or "overlayfs"
-        return str(self._cri.core.daemon.root / f"io.containerd.snapshotter.v1.{name}")
+        return str(self._cri.core.daemon.root / f"io.containerd.snapshotter.v1.{self._cri.snapshotter}")

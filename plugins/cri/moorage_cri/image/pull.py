@@ -31,7 +31,7 @@ class PullImage:
         marks = self._labels(parsed.canonical)
         handler = cri.config.runtimes.get(request.image.runtime_handler)
         options = PullOptions(
-            snapshotter=(handler.snapshotter if handler else "") or cri.config.snapshotter,
+            snapshotter=cri.snapshotter_of(handler) if handler else cri.snapshotter,
             labels=marks,
             credentials=auth.source(request.auth) if request.HasField("auth") else None,
         )
