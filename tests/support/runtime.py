@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from moorage_api.errors import NotFound
 from moorage_api.events import Envelope
 from moorage_api.mounts import Mount
 from moorage_api.oci import spec as oci
-from moorage_api.shim import ShimLauncher
 from moorage_api.types import TypedValue
+from moorage_shim.launcher import ZygoteLauncher
 from mooraged.events.exchange import Exchange
 from mooraged.runtime.bundle import Bundle
 from mooraged.runtime.config import RuntimeConfig, RuntimeEntry
@@ -30,6 +30,7 @@ from mooraged.services import events_ttrpc
 from support.leftovers import cgroup_processes, cgroups, mounts_below, sweep
 
 DEBIAN = "io.containerd.debian.v2"
+OURS = "io.containerd.runc.v2"
 NAMESPACE = "testing"
 
 
@@ -72,9 +73,9 @@ class Records:
 
 
 class World:
-    """One daemon's runtime. `launchers` are the shim plugins; each runtime name in `entries` is configured."""
+    """One daemon's runtime. Containers have the runtime `runtime_name` unless they say otherwise."""
 
-    def __init__(self, folder: Path, rootfs: Path, tag: str, launchers: Mapping[str, ShimLauncher]) -> None:
+    def __init__(self, folder: Path, rootfs: Path, tag: str, runtime_name: str = DEBIAN) -> None:
         self.folder = folder
         self.tag = tag
         self.cgroup = f"moorage-{tag.rpartition('=')[2]}"
@@ -83,7 +84,8 @@ class World:
         self.config = RuntimeConfig(
             runtimes={DEBIAN: RuntimeEntry(shim="containerd-shim-runc-v2", binary="runc")}, call_timeout=5.0
         )
-        self.launchers = launchers
+        self.runtime_name = runtime_name
+        self.launcher: ZygoteLauncher | None = None
         self.task_folder = folder / "state" / "tasks"
         self.sandbox_folder = folder / "state" / "sandboxes"
         self.bus = Exchange(4096)
@@ -96,12 +98,13 @@ class World:
         self.bus = Exchange(4096)
         self.events = []
         self._collector = asyncio.create_task(self._collect(self.bus.subscribe()))
+        self.launcher = ZygoteLauncher()
         self.runtime = Runtime(
             self.daemon,
             self.config,
             self.bus,
             self.records,
-            self.launchers,
+            {"moorage": self.launcher},
             self.task_folder,
             self.sandbox_folder,
         )
@@ -113,6 +116,8 @@ class World:
         """As a daemon ends: connections are closed, nothing is written."""
         await self._server.close()
         await self.runtime.stop()
+        if self.launcher is not None:
+            await self.launcher.close()
         if self._collector is not None:
             self._collector.cancel()
             await asyncio.gather(self._collector, return_exceptions=True)
@@ -127,14 +132,14 @@ class World:
         return self.runtime.tasks(NAMESPACE)
 
     def container(
-        self, id: str, *args: str, runtime: str = DEBIAN, sandbox_id: str = "", options: TypedValue | None = None
+        self, id: str, *args: str, runtime: str = "", sandbox_id: str = "", options: TypedValue | None = None
     ) -> str:
         """Record a container of busybox that runs `args`; returns its id."""
         spec = oci.default_spec(args=args, cgroups_path=f"/{self.cgroup}/{id}", hostname=id)
         # The container shares the root file system with others: keep it from writing there.
         record = Container(
             id,
-            RuntimeName(runtime, options),
+            RuntimeName(runtime or self.runtime_name, options),
             oci.encode(spec),
             snapshotter="test",
             snapshot_key=id,

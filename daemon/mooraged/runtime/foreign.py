@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -98,8 +99,9 @@ class ForeignLauncher:
             raise DeadlineExceeded(f"{self.binary} {action} took longer than {self._timeout:g} s") from None
         finally:
             if process.returncode is None:
+                # Its children too: they hold the pipes that wait for their end.
                 with suppress(ProcessLookupError):
-                    process.kill()
+                    os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
         text = stderr.decode(errors="replace").strip()[-_STDERR_MAX:]
         if process.returncode:

@@ -85,6 +85,7 @@ class Shims:
         if not endpoint.started and endpoint.bootstrap.address and not self._shared(endpoint.bootstrap.address):
             endpoint = await self._identify(endpoint, bundle)
         kill_process(endpoint.bootstrap.pid, endpoint.started)
+        self._remove_socket(endpoint.bootstrap.address)
         return await self.clean(bundle, launcher_id)
 
     async def identify(self, shim: Shim, bundle: Bundle) -> None:
@@ -106,7 +107,7 @@ class Shims:
         """As `delete`, where there is no shim of the bundle's own, or it is dead."""
         try:
             launcher = self._resolver.launcher(launcher_id)
-            async with asyncio.timeout(self._config.call_timeout):
+            async with asyncio.timeout(self._config.create_timeout):
                 return await launcher.delete(self.request(bundle))
         except (MoorageError, TimeoutError, OSError) as error:
             log.warning("cleaning up after the shim of %s failed: %s", bundle.id, str(error) or "it took too long")
@@ -142,6 +143,12 @@ class Shims:
         shim = await Shim.connect(endpoint, launcher, request, self._died, sandbox=sandbox, timeout=timeout)
         self._connected.add(shim)
         return shim
+
+    def _remove_socket(self, address: str) -> None:
+        """A shim that was killed leaves its socket. Those of others lie elsewhere and are theirs."""
+        path = Path(address.removeprefix("unix://"))
+        if path.parent == self._socket_dir:
+            path.unlink(missing_ok=True)
 
     def _shared(self, address: str, besides: Shim | None = None) -> bool:
         return any(other.client.address == address for other in self._connected if other is not besides)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.images import BUSYBOX
-from support.runtime import World
+from support.runtime import DEBIAN, OURS, World
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +26,14 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-async def world(busybox_root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A started runtime with foreign shims; everything that it leaves is swept away."""
+@pytest.fixture(params=[OURS, DEBIAN], ids=["moorage", "debian"])
+async def world(
+    request: pytest.FixtureRequest, busybox_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    """A started runtime over shims of one kind; everything that it leaves is swept away."""
     name, value = "MOORAGE_TEST_ID", uuid.uuid4().hex[:8]
     monkeypatch.setenv(name, value)  # inherited by shims and containers' runtimes
-    world = World(Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp")), busybox_root, f"{name}={value}", {})
+    world = World(Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp")), busybox_root, f"{name}={value}", request.param)
     await world.start()
     yield world
     await world.stop()

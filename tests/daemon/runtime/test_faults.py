@@ -13,15 +13,18 @@ import pytest
 
 from moorage_api.errors import DeadlineExceeded, MoorageError, NotFound, Unavailable
 from moorage_api.runtime import Status
+from mooraged.runtime.bundle import Bundle
 from support.leftovers import tagged_processes
 from support.runtime import NAMESPACE, World
 
 
-def the_shim(world: World) -> int:
-    """The pid of the only shim that runs."""
-    pids = [pid for pid, command in tagged_processes(world.tag).items() if "containerd-shim" in command]
-    assert len(pids) == 1
-    return pids[0]
+def the_shim(world: World, id: str) -> int:
+    """The pid of a task's shim, even before that of another's is known to the daemon."""
+    endpoint = Bundle(world.task_folder, NAMESPACE, id).endpoint()
+    if endpoint is not None and endpoint.bootstrap.pid:
+        return endpoint.bootstrap.pid
+    (pid,) = [pid for pid, command in tagged_processes(world.tag).items() if "containerd-shim" in command]
+    return pid
 
 
 async def running(world: World, id: str) -> str:
@@ -94,7 +97,7 @@ async def test_a_shim_that_dies_during_a_creation(world: World) -> None:
     id = world.container("interrupted", "true")
     creating = asyncio.create_task(world.tasks.create(id))
     await world.until((world.task_folder / NAMESPACE / id / "bootstrap.json").exists, "a shim")
-    os.kill(the_shim(world), signal.SIGKILL)
+    os.kill(the_shim(world, id), signal.SIGKILL)
     with pytest.raises(MoorageError):
         await creating
     assert world.tasks.list() == []

@@ -1,4 +1,4 @@
-"""Tasks in Debian's containerd-shim-runc-v2, which speaks the protocol of containerd 1.6."""
+"""Tasks in our own shim, and in Debian's containerd-shim-runc-v2, which speaks the protocol of containerd 1.6."""
 
 from __future__ import annotations
 
