@@ -106,10 +106,11 @@ class Pull:
                 if there
                 else await fetch_document(self._source, descriptor)
             )
-            labels = children_labels(image.children(descriptor.media_type, data)) | self._origin({})
+            labels = children_labels(image.children(descriptor.media_type, data))
             if there:
                 await self._threads.run(set_labels, self._stores.content, descriptor.digest, labels)
             else:
+                labels |= self._origin({})
                 await store_document(self._threads, self._stores.content, descriptor, data, labels)
         report.state("already exists" if there else "complete")
         return data
