@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
+
+from moorage_api.linux.sync import sync_folder
 
 
 class GroupSync:
@@ -31,12 +32,3 @@ class GroupSync:
                 covered = self._asked
             sync_folder(self._path)
             self._done = covered
-
-
-def sync_folder(path: str) -> None:
-    """fsync a folder, so that names made in it survive a power cut."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -13,8 +13,9 @@ from moorage_api import adaptors
 from moorage_api.content import BlobReader, Info, IngestStatus, Writer
 from moorage_api.errors import AlreadyExists, InvalidArgument, MoorageError, NotFound, Unavailable, Unimplemented
 from moorage_api.filters import parse
+from moorage_api.linux.sync import sync_folder
 from moorage_api.types import check_digest
-from moorage_content.groupsync import GroupSync, sync_folder
+from moorage_content.groupsync import GroupSync
 from moorage_content.layout import Ingest, Layout, ingest_at
 from moorage_content.oserrors import translated, translating
 from moorage_content.reader import LocalReader
