@@ -31,11 +31,11 @@ from moorage.transfer import Transfers
 from moorage_api.errors import Unavailable
 from moorage_api.images import Image
 from moorage_api.oci import reference as references
-from moorage_api.plugin import PluginType
 from moorage_api.transfer import ProgressSink, PullOptions
 
 ADDRESS = "/run/moorage/moorage.sock"
 NAMESPACE = "default"
+_SNAPSHOTTER, _INTERNAL = "io.containerd.snapshotter.v1", "io.containerd.internal.v1"
 _SNAPSHOTTERS = ("overlayfs", "native")
 _LEASE_HOURS = 24
 
@@ -117,16 +117,15 @@ class Client:
     async def defaults(self) -> Defaults:
         """Asked of the daemon once."""
         if self._defaults is None:
-            types = (PluginType.SNAPSHOTTER.value, PluginType.INTERNAL.value)
-            plugins = await self.introspection.plugins(*(f"type=={type}" for type in types))
+            plugins = await self.introspection.plugins(f"type=={_SNAPSHOTTER}", f"type=={_INTERNAL}")
             running = {(plugin.type, plugin.id): plugin for plugin in plugins if plugin.error is None}
-            snapshotters = [id for type, id in running if type == types[0]]
+            snapshotters = [id for type, id in running if type == _SNAPSHOTTER]
             wanted = os.environ.get("CONTAINERD_SNAPSHOTTER", "")
             order = [wanted] if wanted else [*_SNAPSHOTTERS, *snapshotters]
             chosen = next((id for id in order if id in snapshotters), "")
             if not chosen:
                 raise Unavailable(f"the daemon has no snapshotter {wanted or 'at all'}: see its plugins")
-            logs = running.get((types[1], "logs"))
+            logs = running.get((_INTERNAL, "logs"))
             self._defaults = Defaults(chosen, logs.exports.get("root", "") if logs else "")
         return self._defaults
 

@@ -80,6 +80,8 @@ class Transfers:
             yield id
             # The daemon closes the stream at the end of the transfer: what it said last is still on its way.
             await asyncio.wait([pump], timeout=_LAST_PROGRESS)
+            if pump.done():
+                pump.result()
         finally:
             call.cancel()
             if pump is not None:
@@ -89,7 +91,7 @@ class Transfers:
 
 async def _serve(call: grpc.aio.StreamStreamCall[Any, Any], answer: Answer) -> None:
     try:
-        async for message in call:
+        while isinstance(message := await call.read(), Any):
             reply = await answer(message)
             if reply is not None:
                 await call.write(reply)

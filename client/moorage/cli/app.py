@@ -171,7 +171,8 @@ def execute(arguments: list[str]) -> int:
 def _usage(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "moorage"
-    say(f"{error.format_message().rstrip('.')}. See '{path} --help'.")
+    message = error.format_message()
+    say(f"{message}{'' if message.endswith(('.', '?', '!')) else '.'} See '{path} --help'.")
     return errors.DAEMON_ERROR
 
 

@@ -21,8 +21,8 @@ CANNOT_INVOKE = 126
 NOT_FOUND = 127
 INTERRUPTED = 130
 
-_MISSING = ("executable file not found", "no such file or directory", "executable file `", "not found in $path")
-_DENIED = ("permission denied", "is a directory", "exec format error")
+_MISSING = ("executable file not found", "no such file or directory", "not found in $path")
+_DENIED = ("permission denied", "is a directory", "exec format error", "open executable")
 
 
 class CommandError(MoorageError):
@@ -40,7 +40,9 @@ def explain(error: MoorageError, address: str) -> str:
         if reason:
             return reason
     if isinstance(error, Unimplemented):
-        return f"the daemon at {address} cannot do this: {error.message}"
+        # What gRPC itself says of a method that nobody serves is of no use to anyone.
+        reason = "it does not offer this service" if error.message == "Method not found!" else error.message
+        return f"the daemon at {address} cannot do this: {reason}"
     hints = {
         Unauthenticated: "the registry wants credentials that it was not given, or did not take",
         PermissionDenied: "the registry does not let these credentials do it",

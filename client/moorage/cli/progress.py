@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 _PLAIN = ("waiting", "complete", "already exists", "extracted", "saved")
 _DONE = ("complete", "already exists", "extracted")
-_KINDS = ("index-", "manifest-", "config-", "layer-")
+# The daemon's own names, and containerd's.
+_BLOB = re.compile(r"(index|manifest|config|layer)(?: |-sha256:)([0-9a-f]{12})[0-9a-f]*")
 
 
 class Display(Protocol):
@@ -71,7 +73,7 @@ class _Bars:
         self._tasks: dict[str, rich.progress.TaskID] = {}
 
     def show(self, step: Progress) -> None:
-        if not step.name.startswith(_KINDS):
+        if _BLOB.fullmatch(step.name) is None:
             return
         if step.name not in self._tasks:
             self._tasks[step.name] = self._bars.add_task(_label(step.name), total=step.total or None, event="")
@@ -91,5 +93,5 @@ class _Bars:
 
 def _label(name: str) -> str:
     """`layer-sha256:0123…` as `layer 0123456789ab`; a reference as it is."""
-    kind, _, digest = name.partition("-sha256:")
-    return f"{kind} {digest[:12]}" if digest else name
+    blob = _BLOB.fullmatch(name)
+    return f"{blob[1]} {blob[2]}" if blob else name
