@@ -84,6 +84,10 @@ class CriClient:
         found: cri_pb2.ContainerStatus = self.ContainerStatus(container_id=container).status
         return found
 
+    def stop(self, container: str, grace: int = 0) -> None:
+        """StopContainer with a grace period in seconds."""
+        self.invoke("StopContainer", deadline=grace + 60, container_id=container, timeout=grace)
+
     def execute(self, container: str, *command: str, timeout: int = 10) -> cri_pb2.ExecSyncResponse:
         """ExecSync; `timeout` is the command's."""
         found: cri_pb2.ExecSyncResponse = self.invoke(

@@ -74,8 +74,8 @@ def sweep(folder: Path, tag: str, cgroup_parent: str, seconds: float = 5.0) -> N
 
 
 def leftovers(folder: Path, tag: str, cgroup_parent: str) -> list[str]:
-    """A line for each process, mount and cgroup that is still there."""
+    """A line for each process, mount and cgroup that is still there; the parent cgroup itself is its maker's to remove."""
     found = [f"process {pid}: {command}" for pid, command in tagged_processes(tag).items()]
     found += [f"process {pid} in a cgroup" for pid in cgroup_processes(cgroup_parent)]
     found += [f"mount {point}" for point in mounts_below(folder)]
-    return found + [f"cgroup {path}" for path in cgroups(cgroup_parent)]
+    return found + [f"cgroup {path}" for path in cgroups(cgroup_parent) if path.name != cgroup_parent]
