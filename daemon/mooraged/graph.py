@@ -25,7 +25,7 @@ from mooraged.context import Context
 logger = logging.getLogger(__name__)
 
 PREFERRED: Mapping[str, str] = {
-    PluginType.CONTENT: "local",
+    PluginType.CONTENT: "content",
     PluginType.SNAPSHOTTER: "overlayfs",
     PluginType.DIFFER: "walking",
     PluginType.METADATA: "sqlite",
