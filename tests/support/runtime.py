@@ -110,6 +110,7 @@ class World:
         )
         self._server = TtrpcServer([events_ttrpc.service(self.runtime)])
         await self._server.start(self.daemon.ttrpc_address)
+        await self.launcher.prepare()
         await self.runtime.start()
 
     async def stop(self) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from moorage_api.errors import DataLoss, MoorageError, NotFound
+from moorage_api.errors import DataLoss, MoorageError, NotFound, Unavailable
 from moorage_api.runtime import Exit, Status, Stdio
 from moorage_api.wire import runc_options_pb2
+from moorage_api.wire import runtime_sandbox_pb2 as sandbox_pb
 from moorage_api.wire import shim_v3_pb2 as pb
 from mooraged.runtime import convert
 from mooraged.runtime.bundle import Bundle, Launch, Record, scan
@@ -78,10 +79,18 @@ class Recovery:
         state.shim = await self._around.shims.reconnect(
             bundle, launch.launcher, self._around.config.recovery_timeout, sandbox=True
         )
-        if state.shim is not None:
-            self._sandboxes.watch(state)
-        else:
+        if state.shim is None:
             await self._sandboxes.found_dead(state)
+            return
+        self._sandboxes.watch(state)
+        # A shim that is just dying still takes connections; what answers, lives.
+        answer = state.shim.sandboxes.SandboxStatus.submit(sandbox_pb.SandboxStatusRequest(sandbox_id=bundle.id))
+        await asyncio.wait([answer])
+        error = consumed(answer)
+        if isinstance(error, Unavailable):
+            await state.ended.wait()
+        elif error is not None:
+            log.warning("state of sandbox %s is not known: %s", bundle.id, error.message)
 
     async def _task(self, bundle: Bundle) -> None:
         launch, record = _read(bundle)
@@ -123,6 +132,9 @@ class Recovery:
             task.shim = None
             await asyncio.to_thread(task.bundle.remove)
             self._around.ledger.drop(task)
+            return
+        if isinstance(error, Unavailable):
+            await task.init.wait()  # it died just now, and is being buried
             return
         if error is not None:
             log.warning("state of task %s is not known: %s", task.id, error.message)

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from moorage_api.errors import AlreadyExists, FailedPrecondition, MoorageError, NotFound, Unavailable
 from moorage_api.linux import mount
+from moorage_api.oci import spec as oci
 from moorage_api.runtime import Exit
 from moorage_api.sandboxes import SandboxSpec, SandboxStatus
 from moorage_api.types import TypedValue, check_identifier
@@ -113,7 +114,7 @@ class Sandboxes:
         bundle = state.bundle
         try:
             with step("make the sandbox's folder"):
-                await asyncio.to_thread(_make_bundle, bundle, state.launch)
+                await asyncio.to_thread(_make_bundle, bundle, state.launch, spec)
             with step("start the shim"):
                 state.shim = await self._around.shims.launch(bundle, handler, sandbox=True)
             with step("start the sandbox"):
@@ -303,10 +304,11 @@ class NamespacedSandboxes:
             await self._sandboxes.shutdown(self._namespace, id)
 
 
-def _make_bundle(bundle: Bundle, launch: Launch) -> None:
+def _make_bundle(bundle: Bundle, launch: Launch, spec: SandboxSpec) -> None:
+    """Shims of others read annotations from a specification before they say what they can."""
     if bundle.path.exists():
         _remove_bundle(bundle)
-    bundle.create(b"", launch)
+    bundle.create(oci.encode({"ociVersion": oci.VERSION, "annotations": dict(spec.annotations)}).value, launch)
 
 
 def _remove_bundle(bundle: Bundle) -> None:

@@ -27,13 +27,18 @@ def busybox_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=[OURS, DEBIAN], ids=["moorage", "debian"])
-async def world(
-    request: pytest.FixtureRequest, busybox_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[World]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """The runtime's name of the containers: each test runs over our own shim, and over a foreign one."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def world(kind: str, busybox_root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A started runtime over shims of one kind; everything that it leaves is swept away."""
     name, value = "MOORAGE_TEST_ID", uuid.uuid4().hex[:8]
     monkeypatch.setenv(name, value)  # inherited by shims and containers' runtimes
-    world = World(Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp")), busybox_root, f"{name}={value}", request.param)
+    world = World(Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp")), busybox_root, f"{name}={value}", kind)
     await world.start()
     yield world
     await world.stop()

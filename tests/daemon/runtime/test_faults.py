@@ -48,6 +48,7 @@ def stopped() -> Iterator[list[int]]:
 
 async def test_a_killed_shim_is_noticed_at_once(world: World) -> None:
     id = await running(world, "shimless")
+    await world.until(lambda: "/tasks/start" in world.topics(id), "the start is told")
     waiting = asyncio.create_task(world.tasks.wait(id))
     await asyncio.sleep(0)
     os.kill(world.shim_pid(id), signal.SIGKILL)
