@@ -35,13 +35,11 @@ class _Options:
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--state", default="", metavar="DIR", help="Folder for what a reboot clears."),
-        click.option("--root", default="", metavar="DIR", help="Folder for what must survive a reboot."),
-        click.option("--log-format", "format", default="", type=click.Choice(["", "text", "json"]), help="Log lines."),
-        click.option(
-            "-l", "--log-level", "level", default="", type=click.Choice(["", *LEVELS]), help="What is logged."
-        ),
-        click.option("-a", "--address", default="", metavar="PATH", help="Path of the Unix socket for clients."),
+        click.option("--state", metavar="DIR", help="Folder for what a reboot clears."),
+        click.option("--root", metavar="DIR", help="Folder for what must survive a reboot."),
+        click.option("--log-format", "format", type=click.Choice(["text", "json"]), help="How a log line looks."),
+        click.option("-l", "--log-level", "level", type=click.Choice(LEVELS), help="What is logged."),
+        click.option("-a", "--address", metavar="PATH", help="Path of the Unix socket for clients."),
         click.option("-c", "--config", "path", metavar="FILE", help=f"Configuration file (default: {DEFAULT_PATH})."),
     ):
         command = option(command)
@@ -52,9 +50,9 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_options
 @click.version_option(VERSION, "-v", "--version", prog_name="mooraged")
 @click.pass_context
-def main(context: click.Context, /, path: str | None, **flags: str) -> None:
+def main(context: click.Context, /, path: str | None, **flags: str | None) -> None:
     """The Moorage daemon: containers, with plugins and namespaces."""
-    options = _Options(path, Overrides(**flags))
+    options = _Options(path, Overrides(**{name: value or "" for name, value in flags.items()}))
     context.obj = options
     if context.invoked_subcommand is None:
         _serve(options)

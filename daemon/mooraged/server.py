@@ -130,19 +130,14 @@ class Server:
 
     async def start(self, address: str, *, uid: int = 0, gid: int = 0) -> None:
         """Bind the socket (mode 0600, or 0660 with a group) and serve. The caller holds the address's lock."""
-        folder = os.path.dirname(address)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        # The socket must never be there with a wider mode, so the mask is set while it is made.
-        mask = os.umask(0o177)
+        os.makedirs(os.path.dirname(address), mode=0o700, exist_ok=True)
         try:
             self._server.add_insecure_port(f"unix:{address}")
         except RuntimeError as error:
             raise FailedPrecondition(f"cannot listen on {address}: {error}") from error
-        finally:
-            os.umask(mask)
-        if uid or gid:
-            os.chown(address, uid, gid)
-            os.chmod(address, 0o660 if gid else 0o600)
+        # Nobody is served before this: the server has not started.
+        os.chown(address, uid, gid)
+        os.chmod(address, 0o660 if gid else 0o600)
         await self._server.start()
 
     async def stop(self, grace: float) -> None:

@@ -142,6 +142,17 @@ def test_what_is_not_toml(tmp_path: Path, text: str, line: int, part: str) -> No
     assert part in message
 
 
+def test_plugins_in_other_processes_are_kept_for_later(tmp_path: Path) -> None:
+    loaded = read(tmp_path, "[proxy_plugins.stargz]\ntype = 'snapshot'\naddress = '/run/s.sock'\n")
+    assert [str(w).split(": ", 1)[1] for w in loaded.warnings] == [
+        "proxy_plugins: plugins in other processes are not supported yet"
+    ]
+
+
+def test_an_address_may_be_written_as_a_uri(tmp_path: Path) -> None:
+    assert read(tmp_path, "[grpc]\naddress = 'unix:///a.sock'").config.grpc.address == "/a.sock"
+
+
 def test_a_missing_file_is_an_error_only_when_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load(str(tmp_path / "absent.toml"), Overrides(), REGISTRATIONS)

@@ -72,6 +72,8 @@ def load(
     config = decode(Config, document, (), source.report) or Config()
     plugins, warnings = _plugin_tables(source, config, registrations, complete)
     _check_lists(source, config, registrations, complete)
+    if config.proxy_plugins:
+        warnings.append(source.problem(("proxy_plugins",), "plugins in other processes are not supported yet"))
     config = _apply(config, overrides)
     _check_values(source, config)
     if source.problems:
@@ -143,8 +145,8 @@ def _apply(config: Config, flags: Overrides) -> Config:
         changes["root"] = flags.root
     if flags.state:
         changes["state"] = flags.state
-    if flags.address:
-        changes["grpc"] = msgspec.structs.replace(config.grpc, address=flags.address)
+    address = (flags.address or config.grpc.address).removeprefix("unix://")
+    changes["grpc"] = msgspec.structs.replace(config.grpc, address=address)
     if flags.level or flags.format:
         changes["debug"] = msgspec.structs.replace(
             config.debug, level=flags.level or config.debug.level, format=flags.format or config.debug.format
@@ -154,7 +156,7 @@ def _apply(config: Config, flags: Overrides) -> Config:
 
 def _check_values(source: _Source, config: Config) -> None:
     """What no type can say: paths that are absolute and folders that differ."""
-    address = config.grpc.address.removeprefix("unix://")
+    address = config.grpc.address
     for path, value in ((("root",), config.root), (("state",), config.state), (("grpc", "address"), address)):
         if not value.startswith("/"):
             source.report(path, f"expected an absolute path, got {value!r}")

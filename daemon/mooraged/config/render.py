@@ -25,7 +25,7 @@ def render(config: Config, plugins: Mapping[str, Any], registrations: Sequence[R
         if registration.config is None:
             continue
         lines.append("")
-        lines.extend(_comment(registration.documentation))
+        lines.extend(_comment(registration.documentation or registration.config.__doc__))
         lines.extend(_table(plugins[registration.uri], ("plugins", registration.uri), header=True))
     return "\n".join(lines) + "\n"
 
