@@ -7,6 +7,7 @@ event loop of the test, so that the test can change the faults at any moment.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ class Fault:
     """What to do to requests whose `METHOD path` matches `match`.
 
     `status`, `headers`, `body` replace those of the upstream's answer; with `status` 4xx or 5xx the upstream is not
-    asked. `delay` seconds pass before the answer, `stall` seconds after `cut` bytes of its body; without `stall`, the
-    connection is cut there. `flip` inverts the first byte of the body; `endless` goes on after its end; `chunked` hides
+    asked. `delay` seconds pass before the answer; after `cut` bytes of its body and `stall` seconds more the connection
+    is cut. `flip` inverts the first byte of the body; `endless` goes on after its end; `chunked` hides
     its length; `ignore_range` asks the upstream for the whole; `redirect` sends the client to another base URL.
     `without` names headers to leave out.
     """
@@ -38,7 +39,7 @@ class Fault:
     body: bytes | None = None
     delay: float = 0.0
     cut: int | None = None
-    stall: float = 0.0
+    stall: float = 0.05
     flip: bool = False
     endless: bool = False
     chunked: bool = False
@@ -78,6 +79,7 @@ class FaultProxy:
         return [seen for seen in self.seen if re.search(match, f"{seen.method} {seen.path}")]
 
     async def __aenter__(self) -> Self:
+        self._closing = asyncio.Event()
         self._session = aiohttp.ClientSession(auto_decompress=False)
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self._handle)
@@ -91,6 +93,7 @@ class FaultProxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closing.set()
         await self._runner.cleanup()
         await self._session.close()
 
@@ -137,7 +140,8 @@ class FaultProxy:
             response.headers.setdefault("Content-Length", str(length))
         await response.prepare(request)
         if request.method != "HEAD":
-            await self._send(request, response, seen, fault, body)
+            with contextlib.suppress(ConnectionError):  # the client has had enough
+                await self._send(request, response, seen, fault, body)
         return response
 
     async def _send(
@@ -154,6 +158,7 @@ class FaultProxy:
             await response.write(bytes(1 << 16))
             seen.sent += 1 << 16
         if fault.cut is not None:
-            await asyncio.sleep(fault.stall)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), fault.stall)
             if request.transport is not None:
                 request.transport.abort()

@@ -65,7 +65,7 @@ class Repository:
             if response.status != HTTPStatus.UNAUTHORIZED:
                 return response
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
-            elsewhere = response.url.origin() != url.origin()
+            elsewhere = response.url.authority != url.authority
             failure = of_status(response.status, response.headers, await _read(response, ERROR_BODY_MAX))
             response.close()
             if elsewhere or attempt == LOGINS_MAX:

@@ -24,6 +24,7 @@ from mooraged.transfer.client import read_body
 from mooraged.transfer.failures import HostFailure, of_exception
 from mooraged.transfer.hosts import Host
 from mooraged.transfer.labels import ingest_ref
+from mooraged.transfer.resolver import ACCEPT
 from mooraged.transfer.source import Source
 from mooraged.transfer.threads import Threads
 
@@ -46,8 +47,7 @@ async def fetch_document(source: Source, descriptor: Descriptor) -> bytes:
         raise ResourceExhausted(f"{descriptor.digest} has {descriptor.size} bytes: manifests have {image.MANIFEST_MAX}")
 
     async def at(host: Host) -> bytes:
-        headers = {"Accept": f"{descriptor.media_type}, */*;q=0.1"}
-        async with source.request(host, "GET", "manifests", descriptor.digest, headers) as response:
+        async with source.request(host, "GET", "manifests", descriptor.digest, ACCEPT) as response:
             data = await read_body(response, descriptor.size)
         try:
             return image.verify(data, descriptor)
@@ -174,12 +174,9 @@ class Download:
             )
 
     async def _get(self, host: Host, start: int) -> None:
-        kind = "manifests" if _is_document(self._descriptor.media_type) else "blobs"
-        headers = {"Accept": f"{self._descriptor.media_type or '*/*'}, */*;q=0.1"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
+        headers = {"Range": f"bytes={start}-"} if start else {}
         try:
-            async with self._source.request(host, "GET", kind, self._descriptor.digest, headers) as response:
+            async with self._source.request(host, "GET", "blobs", self._descriptor.digest, headers) as response:
                 await self._copy(response, self._skip(response, start))
         except HostFailure as failure:
             if start and failure.status == 416:
@@ -242,10 +239,6 @@ class Download:
         await self._threads.run(self._writer.truncate, 0)
         self._offset = 0
         self._advance(0)
-
-
-def _is_document(media_type: str) -> bool:
-    return image.is_index(media_type) or image.is_manifest(media_type)
 
 
 def check_size(descriptor: Descriptor, most: int, what: str) -> None:
