@@ -176,8 +176,22 @@ async def test_a_cancelled_caller_leaves_no_plugin(scripts: Scripts) -> None:
 
 async def test_a_missing_plugin_is_named(scripts: Scripts) -> None:
     scripts.network("one")
+    network = scripts.make(_never)
     with pytest.raises(NotFound, match="CNI plugin one is not in"):
-        await scripts.make(_never).attach(ATTACHMENT)
+        await network.attach(ATTACHMENT)
+    assert network.known() == []
+
+
+async def test_one_failed_del_does_not_keep_the_others_from_theirs(scripts: Scripts) -> None:
+    scripts.plugin("one")
+    scripts.plugin("two", "[ $CNI_COMMAND = DEL ] && exit 1")
+    scripts.network("one", "two")
+    network = scripts.make(_never)
+    await network.attach(ATTACHMENT)
+    with pytest.raises(Unavailable, match="two failed"):
+        await network.detach("pod1")
+    assert scripts.calls()[-2:] == ["DEL two /ns", "DEL one /ns"]
+    assert network.known() == ["pod1"]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +276,7 @@ def test_a_pod_s_wishes_become_arguments() -> None:
         dns_config=cri_pb2.DNSConfig(servers=["9.9.9.9"]),
         annotations={"kubernetes.io/ingress-bandwidth": "10M", "kubernetes.io/egress-bandwidth": "1Ki"},
     )
-    made = pod.attachment("id", "/ns", config)
+    made = pod.attachment("id", config)
     assert made.args["K8S_POD_NAMESPACE"] == "ns"
     assert made.args["K8S_POD_INFRA_CONTAINER_ID"] == "id"
     assert made.capabilities["portMappings"] == [
@@ -277,7 +291,7 @@ def test_a_pod_s_wishes_become_arguments() -> None:
 def test_a_bandwidth_that_is_none_is_refused(text: str) -> None:
     config = cri_pb2.PodSandboxConfig(annotations={"kubernetes.io/ingress-bandwidth": text})
     with pytest.raises(InvalidArgument):
-        pod.attachment("id", "/ns", config)
+        pod.attachment("id", config)
 
 
 DUAL = {

@@ -54,6 +54,9 @@ class Network:
         configuration, and those of a plugin.
         """
         config = self._configs.current()
+        for plugin in config.plugins:
+            # Better now than when half of the network is made.
+            self._plugins.find(plugin["type"])
         entry = Entry(attachment, config)
         self._cache.save(entry)
         result: Result = {}
@@ -80,7 +83,8 @@ class Network:
     async def detach(self, id: str, *, netns: bool = True) -> None:
         """Take a pod's network down; without a network, at once. `netns`: whether its namespace is still there.
 
-        Errors are those of the plugins. What failed stays recorded: `detach_later` tries until it succeeds.
+        One plugin's failure does not keep the others from taking down what is theirs; the first failure is raised at
+        the end. What failed stays recorded: `detach_later` tries until it succeeds.
         """
         entry = self._cache.load(id)
         if entry is None:
@@ -89,10 +93,15 @@ class Network:
         config = entry.network
         version = tuple(map(int, config.version.split(".")))
         previous = entry.result if version >= _DEL_WITH_RESULT else None
+        failures: list[MoorageError] = []
         for plugin in reversed(config.plugins):
-            await self._plugins.call(
-                "DEL", attachment, request(config.version, config.name, plugin, attachment.capabilities, previous)
-            )
+            asked = request(config.version, config.name, plugin, attachment.capabilities, previous)
+            try:
+                await self._plugins.call("DEL", attachment, asked)
+            except MoorageError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         self._cache.remove(id)
 
     def detach_later(self, id: str) -> None:

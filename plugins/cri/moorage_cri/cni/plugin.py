@@ -42,7 +42,7 @@ class Plugins:
         reports an error.
         """
         kind = config["type"]
-        path = self._find(kind)
+        path = self.find(kind)
         done = await process.run(
             [path], self._environment(command, attachment), json.dumps(config).encode(), self._timeout
         )
@@ -50,7 +50,8 @@ class Plugins:
             raise Unavailable(f"CNI plugin {kind} failed ({command}): {_reason(done)}")
         return _parse(done.stdout, kind)
 
-    def _find(self, kind: str) -> str:
+    def find(self, kind: str) -> str:
+        """The path of a plugin's program. `NotFound`, naming the folders."""
         for folder in self._folders:
             path = os.path.join(folder, kind)
             if os.access(path, os.X_OK) and os.path.isfile(path):

@@ -22,8 +22,8 @@ _SCALE = {
 }
 
 
-def attachment(id: str, netns: str, config: cri_pb2.PodSandboxConfig) -> Attachment:
-    """The attachment of a pod. `InvalidArgument` for a bandwidth that is none."""
+def attachment(id: str, config: cri_pb2.PodSandboxConfig) -> Attachment:
+    """The attachment of a pod, without its namespace as yet. `InvalidArgument` for a bandwidth that is none."""
     metadata = config.metadata
     args = {
         "IgnoreUnknown": "1",
@@ -32,7 +32,7 @@ def attachment(id: str, netns: str, config: cri_pb2.PodSandboxConfig) -> Attachm
         "K8S_POD_INFRA_CONTAINER_ID": id,
         "K8S_POD_UID": metadata.uid,
     }
-    return Attachment(id, netns, args=args, capabilities=_capabilities(config))
+    return Attachment(id, "", args=args, capabilities=_capabilities(config))
 
 
 def _capabilities(config: cri_pb2.PodSandboxConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from moorage_api import sandboxes
 from moorage_api.errors import NotFound
@@ -12,6 +13,7 @@ from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri import labels, names
 from moorage_cri.cni import pod
+from moorage_cri.cni.plugin import Attachment
 from moorage_cri.concurrency import finish, together
 from moorage_cri.config import RuntimeHandler
 from moorage_cri.context import Cri
@@ -47,6 +49,7 @@ class RunPodSandbox:
     async def _make(self, sandbox: Sandbox, handler: RuntimeHandler, undo: Undo) -> None:
         cri = self._cri
         specification = spec.sandbox_spec(sandbox, cri.config, handler)
+        attachment = pod.attachment(sandbox.id, sandbox.config)
         folder = cri.sandbox_folder(sandbox.id)
         undo.push("files", lambda: cri.run(files.remove, folder))
         undo.push("record", lambda: cri.run(forget, cri, sandbox.id))
@@ -55,10 +58,12 @@ class RunPodSandbox:
         await together(
             cri.run(files.write, folder, sandbox.config),
             cri.run(_record, cri, sandbox),
-            self._start(sandbox, specification, undo),
+            self._start(sandbox, specification, attachment, undo),
         )
 
-    async def _start(self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, undo: Undo) -> None:
+    async def _start(
+        self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, attachment: Attachment, undo: Undo
+    ) -> None:
         controller = self._cri.k8s.sandbox_controller
         undo.push("shim", lambda: teardown.end_shim(self._cri, sandbox.id))
         # Not to be cut short: only when it has ended is it known what there is to take back.
@@ -66,8 +71,8 @@ class RunPodSandbox:
         sandbox.path = status.path
         if not sandbox.host_network:
             undo.push("network", lambda: teardown.end_network(self._cri, sandbox.id))
-            attachment = pod.attachment(sandbox.id, f"{status.path}/ns/net", sandbox.config)
-            sandbox.network = await self._cri.network.attach(attachment)
+            pinned = replace(attachment, netns=f"{status.path}/ns/net")
+            sandbox.network = await self._cri.network.attach(pinned)
 
 
 def forget(cri: Cri, id: str) -> None:
