@@ -94,7 +94,8 @@ class Core(Protocol):
         """The id of the snapshotter that an empty name means; empty where there is none."""
 
     def namespaced(self, namespace: str, lease: str = "") -> Namespaced:
-        """Bind a namespace, once. `InvalidArgument` for a malformed name, `NotFound` for a lease that is not there."""
+        """Bind a namespace, once. `InvalidArgument` for a malformed name; a lease that is not there is `NotFound` for the
+        first write under it."""
 
     def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Run a synchronous call (a store, a snapshotter) in a thread of the daemon's pool."""

@@ -136,7 +136,9 @@ def test_json_lines(short_tmp: Path) -> None:
         subprocess.run(["ctr", "-a", short_tmp / "a", "version"], check=True, capture_output=True)
         process.terminate()
         assert process.wait(30) == 0
-    records = [json.loads(line) for line in (short_tmp / "log").read_text().splitlines()]
+    lines = (short_tmp / "log").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("{")] == []
+    records = [json.loads(line) for line in lines]
     assert all({"time", "level", "msg"} <= record.keys() for record in records)
     calls = [record for record in records if record["msg"] == "call"]
     assert "/containerd.services.version.v1.Version/Version" in [record["method"] for record in calls]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from moorage_api.events import EventBus
+from moorage_api.plugin import PluginType
+from moorage_api.rpc import Service
 from moorage_api.wire import containers_pb2, events_pb2, events_types_pb2, types_pb2
+from mooraged.graph import Graph
 
 from .conftest import Client, failure
 
@@ -100,6 +105,38 @@ def test_forwarded_events_keep_their_time_and_their_namespace(client: Client, ot
     assert failure(lambda: forward(other))[0] is grpc.StatusCode.PERMISSION_DENIED
     for wrong in ({"topic": "x"}, {"namespace": "a/b"}, {"timestamp": None}, {"timestamp": Timestamp(seconds=1 << 50)}):
         assert failure(lambda wrong=wrong: forward(nobody, **wrong))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_subscriber_that_does_not_read_is_cut_off(client: Client, stores: tuple[Graph, Sequence[Service]]) -> None:
+    stream = client.events.Subscribe(events_pb2.SubscribeRequest())
+    publisher = threading.Thread(target=flood, args=(stores[0].require(PluginType.EVENT), client.namespace))
+    publisher.start()
+    next(stream)
+    publisher.join()
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "events behind" in caught.value.details()
+
+
+def flood(bus: EventBus, namespace: str) -> None:
+    """A second of single events at first, for whoever is about to listen; then more than any queue holds."""
+    event = events_types_pb2.TaskOOM(container_id="x" * 1000)
+    for _ in range(100):
+        bus.publish(namespace, "/tasks/oom", event)
+        time.sleep(0.01)
+    for _ in range(6000):
+        bus.publish(namespace, "/tasks/oom", event)
+
+
+def test_a_subscriber_that_vanishes_is_forgotten(client: Client, stores: tuple[Graph, Sequence[Service]]) -> None:
+    exchange = stores[0].require(PluginType.EVENT)
+    with listening(client):
+        assert len(exchange._subscriptions) == 1
+    deadline = time.monotonic() + 10
+    while exchange._subscriptions:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_malformed_input(client: Client, nobody: Client) -> None:
