@@ -52,9 +52,9 @@ def _commands(command: click.Command, parent: click.Context | None, name: str) -
 
 def commands() -> str:
     """The page of all commands of `moorage`."""
-    from moorage.cli import main
+    from moorage.cli.app import cli
 
-    return COMMANDS + "".join(_commands(main, None, "moorage"))
+    return COMMANDS + "".join(_commands(cli, None, "moorage"))
 
 
 def pages() -> dict[Path, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -57,6 +58,22 @@ def run_step(daemon: Daemon, step: Step) -> None:
 def test_the_examples_run(page: Path, mirrored: Daemon) -> None:
     for step in steps(page):
         run_step(mirrored, step)
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """The files that a page shows, by name."""
+    return dict(re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page.read_text(), re.DOTALL))
+
+
+def test_the_example_of_a_plugin_passes_its_suite(tmp_path: Path) -> None:
+    files = files_of(ROOT / "docs/plugins.md")
+    assert {"reflink.py", "test_reflink.py"} <= set(files)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_reflink.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"\d\d passed", done.stdout), "the suite ran"
 
 
 def test_the_readme_has_examples() -> None:
