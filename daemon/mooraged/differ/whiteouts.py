@@ -95,6 +95,8 @@ class PlainWhiteouts:
     def opaque(self, fd: int) -> bool:
         """Remove what this layer did not make. A folder is emptied at most once, so that a layer of many markers costs
         no more than its entries and the files below."""
+        if os.fstat(fd).st_ino in self._opaque:
+            return False
         inodes: list[int] = []
         for event in walk(f"/proc/self/fd/{fd}/."):
             if isinstance(event, Left):
