@@ -23,7 +23,8 @@ ACCEPT = {
     )
 }
 _DIGEST_HEADER = "Docker-Content-Digest"
-_HEAD_UNKNOWN = frozenset({405, 501})
+_TRY_GET = frozenset({400, 403, 405, 501})
+"""Answers to HEAD after which GET is tried: it may be known where HEAD is not, and its body says why something is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ async def _resolve_at(source: Source, host: Host) -> Resolved:
         async with source.request(host, "HEAD", "manifests", reference.object, ACCEPT) as response:
             descriptor = _described(response, reference.digest)
     except HostFailure as failure:
-        if failure.status not in _HEAD_UNKNOWN:
+        if failure.status not in _TRY_GET:
             raise
         descriptor = None
     if descriptor is not None:

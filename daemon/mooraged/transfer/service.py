@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from moorage_api.differ import Differ
 from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.images import Image
@@ -45,9 +43,9 @@ class LocalTransfer:
         return BoundTransfer(self, namespace)
 
     async def close(self) -> None:
-        """Let running steps end, and close all connections. Transfers still under way fail."""
+        """Close all connections and take no more calls. Transfers still under way fail, and can be resumed later."""
         await self.transport.close()
-        await asyncio.to_thread(self.threads.close)
+        self.threads.close()
 
 
 class BoundTransfer:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Generic, ParamSpec, TypeVar
 
+from moorage_api.errors import Unavailable
+
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -21,8 +23,11 @@ class Threads:
 
     async def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `call` in a thread. A cancelled caller waits for its end, which cannot be hurried: what it was working
-        on can be cleaned up only then."""
-        future = asyncio.wrap_future(self._pool.submit(call, *args, **kwargs))
+        on can be cleaned up only then. `Unavailable` when the pool is closed."""
+        try:
+            future = asyncio.wrap_future(self._pool.submit(call, *args, **kwargs))
+        except RuntimeError:
+            raise Unavailable("the daemon is stopping") from None
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -36,8 +41,8 @@ class Threads:
             raise
 
     def close(self) -> None:
-        """Let running calls end, and take no more."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Take no more calls; those that run go on to their end, and nobody waits for a long one."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class KeyedLocks(Generic[K]):

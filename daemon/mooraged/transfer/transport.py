@@ -6,6 +6,7 @@ A request here is one request: no redirects, no login, no second try.
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import ssl
 import urllib.request
@@ -45,7 +46,7 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         """The answer, whose body is not read yet: the caller closes it. Raises what aiohttp raises, and `HostFailure`
         for TLS settings that cannot be used."""
-        proxy, proxy_auth = _proxy(url)
+        proxy, proxy_headers = proxy_for(url)
         sent = CIMultiDict(headers)
         sent.setdefault("User-Agent", self._user_agent)
         sent.setdefault("Accept-Encoding", "identity")
@@ -57,7 +58,7 @@ class Transport:
             allow_redirects=False,
             ssl=await self._context(tls) if url.scheme == "https" else True,
             proxy=proxy,
-            proxy_auth=proxy_auth,
+            proxy_headers=proxy_headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=dial_timeout, sock_read=self._progress_timeout),
         )
 
@@ -109,12 +110,14 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def _proxy(url: URL) -> tuple[URL | None, aiohttp.BasicAuth | None]:
-    """What `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say about `url`."""
+def proxy_for(url: URL) -> tuple[URL | None, Mapping[str, str]]:
+    """The proxy for `url` and its login, as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; never one for loopback."""
     proxy = urllib.request.getproxies().get(url.scheme)
     host = url.host or ""
-    if not proxy or urllib.request.proxy_bypass(host) or host in ("localhost", "127.0.0.1", "::1"):
-        return None, None
+    if not proxy or host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
+        return None, {}
     address = URL(proxy if "://" in proxy else f"http://{proxy}")
-    auth = aiohttp.BasicAuth(address.user, address.password or "") if address.user else None
-    return address.with_user(None), auth
+    if not address.user:
+        return address, {}
+    pair = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()
+    return address.with_user(None), {"Proxy-Authorization": f"Basic {pair}"}

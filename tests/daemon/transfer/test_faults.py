@@ -261,7 +261,7 @@ async def test_the_registrys_words_are_quoted_in_bounds(case: Case) -> None:
         Fault("GET", status=403, body=body),
     )
     with pytest.raises(PermissionDenied) as caught:
-        await case.pull(Fault("GET", status=403, body=body))
+        await case.pull(Fault("manifests", status=403, body=body))
     assert len(str(caught.value)) < 600
 
 
