@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -160,6 +159,8 @@ def temporary_mount(mounts: Sequence[Mount], folder: str | None = None) -> Itera
 
     The folder is removed with rmdir only: were the unmount to fail, nothing of the mounted files could be lost.
     """
+    import tempfile
+
     target = tempfile.mkdtemp(prefix="moorage-mount-", dir=folder)
     try:
         mount_all(mounts, target)
@@ -171,8 +172,11 @@ def temporary_mount(mounts: Sequence[Mount], folder: str | None = None) -> Itera
         os.rmdir(target)
 
 
-def mountinfo(path: str = "/proc/self/mountinfo") -> Iterator[MountInfo]:
-    """What is mounted in this mount namespace, or in the one whose file is given; parents come before children."""
+def mountinfo(path: str = "/proc/thread-self/mountinfo") -> Iterator[MountInfo]:
+    """What is mounted in this thread's mount namespace, or in the one whose file is given; parents come before children.
+
+    A thread may have a mount namespace of its own; `/proc/self` would tell of that of the process's first thread.
+    """
     with open(path, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             yield _parse_mountinfo(line)
