@@ -24,7 +24,9 @@ class CriClient:
     """
 
     def __init__(self, address: str, version: str = "v1", timeout: float = 60) -> None:
-        self._channel = grpc.insecure_channel(f"unix:{address}")
+        # As much as a kubelet takes.
+        options = [("grpc.max_receive_message_length", 16 << 20)]
+        self._channel = grpc.insecure_channel(f"unix:{address}", options)
         self._timeout = timeout
         self._methods: dict[str, tuple[type[Message], Any]] = {}
         for name in _SERVICES:

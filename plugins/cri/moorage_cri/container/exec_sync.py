@@ -20,8 +20,8 @@ from moorage_cri.undo import Undo
 
 logger = logging.getLogger(__name__)
 
-# Bytes of each stream that are kept; as containerd's.
-_OUTPUT_MAX = 16 << 20
+# Bytes of output that are kept: what fits into one message of 16 MiB, the most that a kubelet takes.
+_OUTPUT_MAX = (16 << 20) - (4 << 10)
 _KILL_SECONDS = 10.0
 
 
@@ -71,6 +71,7 @@ class ExecSync:
                 with suppress(NotFound):
                     await tasks.delete(container.id, exec_id)
             stdout, stderr = capture.output
+            stderr = stderr[: _OUTPUT_MAX - len(stdout)]
             return cri_pb2.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=ended.status)
         finally:
             capture.close()

@@ -64,10 +64,12 @@ class StartContainer:
         stdio = await cri.run(_stdio, cri, container)
         undo.push("task", lambda: discard_task(cri, container.id))
         await tasks.create(container.id, stdio=stdio)
+        started_at = time.time_ns()
         pid = await tasks.start(container.id)
-        # The news of its end may be here already, with all there is to note.
+        container.run.started_at = started_at
+        # The news of its end may be here already; then there is no process.
         if not container.run.finished_at:
-            container.run.pid, container.run.started_at = pid, time.time_ns()
+            container.run.pid = pid
 
     async def _failed(self, container: Container, error: BaseException) -> None:
         """A container that could not be started has ended, and says why."""
