@@ -50,6 +50,9 @@ class Transport:
         sent = CIMultiDict(headers)
         sent.setdefault("User-Agent", self._user_agent)
         sent.setdefault("Accept-Encoding", "identity")
+        if url.scheme == "http":
+            # Here the request itself goes to the proxy; over TLS only the CONNECT before it does.
+            sent.update(proxy_headers)
         return await self._open().request(
             method,
             url,
