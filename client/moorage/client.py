@@ -28,7 +28,7 @@ from moorage.snapshots import Snapshots
 from moorage.stdio import Fifos
 from moorage.tasks import Tasks
 from moorage.transfer import Transfers
-from moorage_api.errors import Unavailable
+from moorage_api.errors import MoorageError, Unavailable
 from moorage_api.images import Image
 from moorage_api.oci import reference as references
 from moorage_api.transfer import ProgressSink, PullOptions
@@ -112,7 +112,9 @@ class Client:
         try:
             yield Client(self.session.bound(lease=id))
         finally:
-            await self.leases.delete(id)
+            # It ends by itself where the daemon is gone; why, the caller hears from its own call.
+            with contextlib.suppress(MoorageError):
+                await self.leases.delete(id)
 
     async def defaults(self) -> Defaults:
         """Asked of the daemon once."""

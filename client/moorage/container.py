@@ -171,11 +171,12 @@ class ContainerHandle:
         """
         process = await self.process()
         if process is not None:
-            if process.status not in (Status.STOPPED, Status.CREATED):
-                if not force:
-                    raise FailedPrecondition(
-                        f"container {self.name} is {_STATUS[process.status]}: stop it first, or remove it by force"
-                    )
+            if not force and process.status not in (Status.STOPPED, Status.CREATED):
+                raise FailedPrecondition(
+                    f"container {self.name} is {_STATUS[process.status]}: stop it first, or remove it by force"
+                )
+            # A created one may be starting at this very moment, by a call that was given up.
+            if force and process.status is not Status.STOPPED:
                 await self._end(SIGKILL, _KILL_SECONDS)
             await self._discard(process)
         await self._client.containers.delete(self.id)

@@ -43,7 +43,7 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
     `InvalidArgument` for options that do not make sense.
     """
     if options.name:
-        names.check_name(options.name)
+        await _check_free(client, names.check_name(options.name))
     id = names.random_id()
     spec = build_spec(options, image.config.config, id)
     defaults = await client.defaults()
@@ -102,26 +102,26 @@ def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, log
     return found
 
 
+async def _check_free(client: Client, name: str) -> None:
+    """`AlreadyExists`, with the holder. The daemon checks again; this is for the better message, and for daemons that
+    know nothing of names."""
+    holders = await client.containers.list(f'labels."{labels.NAME}"=={name}')
+    if holders:
+        raise AlreadyExists(
+            f"the name {name!r} is in use by container {holders[0].id[:12]}: "
+            "remove that container, or choose another name"
+        )
+
+
 async def _store(client: Client, record: Container, options: ContainerOptions) -> Container:
     for tries in range(_NAME_TRIES):
         try:
             return await client.containers.create(record)
-        except AlreadyExists as error:
-            name = record.labels[labels.NAME]
+        except AlreadyExists:
             if options.name:
-                raise await _name_taken(client, name, error) from error
+                raise
             record = replace(record, labels={**record.labels, labels.NAME: names.random_name(tries)})
     raise AlreadyExists("no free name was found for the container: give it one")
-
-
-async def _name_taken(client: Client, name: str, error: AlreadyExists) -> AlreadyExists:
-    """The error with the holder's id, which the daemon's own may lack."""
-    holders = await client.containers.list(f'labels."{labels.NAME}"=={name}')
-    if not holders:
-        return error
-    return AlreadyExists(
-        f"the name {name!r} is in use by container {holders[0].id[:12]}: remove that container, or choose another name"
-    )
 
 
 def signal_number(text: str) -> int:

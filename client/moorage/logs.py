@@ -176,10 +176,13 @@ def _from(records: Iterator[Record], since: int) -> Iterator[Record]:
 
 
 def _tail_offset(fd: int, count: int) -> int:
-    """Where the last `count` lines begin: behind the full record that ends the line before them."""
+    """Where the last `count` lines begin: behind the full record that ends the line before them. Pieces at the end of
+    the file are a line that has no end yet."""
     start = os.fstat(fd).st_size
+    if count == 0:
+        return start
     head = b""
-    seen = 0
+    seen = -1
     while start > 0:
         size = min(start, _CHUNK)
         start -= size
@@ -193,9 +196,10 @@ def _tail_offset(fd: int, count: int) -> int:
         *lines, unfinished = block[cut:].split(b"\n")
         end -= len(unfinished)
         for line in reversed(lines):
-            if line.split(b" ", 3)[2:3] == [b"F"]:
-                if seen == count:
-                    return end
-                seen += 1
+            full = line.split(b" ", 3)[2:3] == [b"F"]
+            if full and seen == count:
+                return end
+            if full or seen < 0:
+                seen = max(seen, 0) + 1
             end -= len(line) + 1
     return 0

@@ -76,20 +76,28 @@ class ProcessHandle:
     async def run(self, fifos: Fifos, streams: Streams, on_start: Callable[[], Awaitable[None]] | None = None) -> Exit:
         """Start it and hand its streams on until it has ended and all has been read. It stays to be deleted.
 
-        `on_start` is awaited when it runs. Errors of `start`; what a sink raises ends the handing on, not the process.
+        `on_start` is awaited when it runs. Errors of `start`; what a sink raises is raised at once, and the process
+        goes on.
         """
         waiting = asyncio.create_task(self.wait(), name="moorage wait")
+        broken: asyncio.Task[None] | None = None
         try:
             fifos.read_into(streams.stdout, streams.stderr)
             await self.start()
+            broken = asyncio.create_task(fifos.broken(), name="moorage streams")
             if on_start is not None:
                 await on_start()
             if streams.stdin is not None:
                 fifos.write_from(streams.stdin, self.close_stdin)
+            await asyncio.wait([waiting, broken], return_when=asyncio.FIRST_COMPLETED)
+            if broken.done():
+                broken.result()
             exit = await waiting
         finally:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+            tasks = [task for task in (waiting, broken) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         await fifos.drained()
         return exit
 

@@ -75,6 +75,15 @@ class Fifos:
         daemon, whose shim keeps the FIFO open for the next client)."""
         self._input = asyncio.create_task(self._write(source, at_end), name="moorage stdin")
 
+    async def broken(self) -> None:
+        """Raise what a sink raises, when it does; never returns."""
+        waiting = set(self._pumps)
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for pump in done:
+                pump.result()
+        await asyncio.Event().wait()
+
     async def drained(self, patience: float = 2.0) -> None:
         """Return when the process and its shim have closed their ends and all has been handed on; or when, the process
         being gone, a child of it keeps them open and has written nothing for `patience` seconds. What a sink raised

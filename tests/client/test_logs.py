@@ -84,6 +84,14 @@ def test_pieces_of_a_line_count_as_one(tmp_path: Path) -> None:
     assert texts(list(logs.read(str(path), tail=2))) == ["a", "b", "c", "line 5"]
 
 
+def test_a_line_without_an_end_counts(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.write_text(record(1) + record(2) + record(3, "a", tag="P") + record(4, "b", tag="P"))
+    assert texts(list(logs.read(str(path), tail=2))) == ["line 2", "a", "b"]
+    assert texts(list(logs.read(str(path), tail=1))) == ["a", "b"]
+    assert texts(list(logs.read(str(path), tail=0))) == []
+
+
 def test_a_tail_of_one_endless_line(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_text(record(1) + record(2, "y" * 1_000_000))
