@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -99,6 +98,8 @@ class _ReaderFile:
 
 
 def _write_archive(content: ContentStore, folder: str) -> Descriptor:
+    import tarfile  # slow, and rarely needed
+
     with content.writer(f"checkpoint-{secrets.token_hex(8)}") as writer:
         target = _WriterFile(writer)
         with tarfile.open(fileobj=cast("IO[bytes]", target), mode="w|") as archive:
@@ -122,6 +123,8 @@ def _commit(writer: Writer, media_type: str, size: int) -> Descriptor:
 
 
 def _read_archive(content: ContentStore, digest: str, folder: str) -> None:
+    import tarfile  # slow, and rarely needed
+
     with content.open(digest) as blob:
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", _ReaderFile(blob)), mode="r|") as archive:

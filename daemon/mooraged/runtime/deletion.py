@@ -65,6 +65,25 @@ class Deleter:
             self._around.ledger.drop(task)
             return exit
 
+    async def release(self, task: Task) -> None:
+        """Have the shim, which is about to end, give up all that it holds of a stopped task. The task stays, as dead,
+        until it is deleted. Where the shim fails, `bury` has the rest to do."""
+        shim = task.shim
+        if shim is None or not task.ready:
+            return
+        task.released = True
+        try:
+            if not await self._delete_in(shim, task):
+                return
+        except MoorageError as error:
+            task.released = False
+            log.warning("task %s was not released by its shim: %s", task.id, error.message)
+            return
+        task.shim = None
+        for process in task.execs.values():
+            self._finish(task, process, Exit(KILLED, time.time_ns(), process.pid))
+        remember(task, task.init)
+
     async def bury(self, task: Task, reason: str) -> None:
         """The task's shim is gone: remove what it left, and tell how the task ended. The task stays until it is deleted."""
         if not task.ready:

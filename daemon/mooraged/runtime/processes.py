@@ -90,7 +90,10 @@ class ProcessState:
 
 @dataclass(eq=False, slots=True)
 class Task:
-    """A container's task. `shim` is None when its shim is gone; `ready` is false until its creation has succeeded."""
+    """A container's task. `shim` is None when its shim is gone; `ready` is false until its creation has succeeded.
+
+    `released` tells that its shim has deleted it and has ended, and that the client has not deleted it yet.
+    """
 
     namespace: str
     id: str
@@ -99,6 +102,7 @@ class Task:
     init: ProcessState
     shim: Shim | None = None
     ready: bool = False
+    released: bool = False
     created_at: int = 0
     execs: dict[str, ProcessState] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -139,19 +139,13 @@ class Sandboxes:
             return
         async with state.lock:
             shim = state.shim
-            if shim is not None and shim.client.connected:
-                try:
-                    request = pb.StopSandboxRequest(sandbox_id=id, timeout_secs=max(1, round(timeout)))
-                    await shim.sandboxes.StopSandbox(request, timeout=timeout + _STOP_MARGIN)
-                    with suppress(MoorageError):
-                        answer = await shim.sandboxes.WaitSandbox(
-                            pb.WaitSandboxRequest(sandbox_id=id), timeout=_STOP_MARGIN
-                        )
-                        self._finish(state, Exit(answer.exit_status, convert.nanoseconds(answer.exited_at), state.pid))
-                except MoorageError as error:
-                    log.warning("sandbox %s did not stop and is killed: %s", id, error.message)
+            if shim is None:
+                return
+            if await self._stop_in(shim, state, timeout):
+                await self._release(shim, state)
+            else:
                 await self._end_shim(shim, id)
-            await self._bury(state, "the sandbox was stopped")
+                await self._bury(state, "its sandbox was stopped by force")
 
     async def shutdown(self, namespace: str, id: str) -> None:
         """Stop it if need be, and forget it. Idempotent."""
@@ -213,6 +207,30 @@ class Sandboxes:
         answer = await shim.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=spec.id), timeout=timeout)
         state.pid = answer.pid
         state.created_at = convert.nanoseconds(answer.created_at) or time.time_ns()
+
+    async def _stop_in(self, shim: Shim, state: SandboxState, timeout: float) -> bool:
+        """Stop the sandbox in its shim; False when it could not."""
+        try:
+            request = pb.StopSandboxRequest(sandbox_id=state.id, timeout_secs=max(1, round(timeout)))
+            await shim.sandboxes.StopSandbox(request, timeout=timeout + _STOP_MARGIN)
+            async with asyncio.timeout(_STOP_MARGIN):
+                await state.ended.wait()  # the answer to `watch`, which comes with the other
+        except MoorageError as error:
+            log.warning("sandbox %s did not stop and is killed: %s", state.id, error.message)
+            return False
+        except TimeoutError:
+            log.warning("sandbox %s stopped, and its shim did not tell how it ended", state.id)
+            return False
+        return True
+
+    async def _release(self, shim: Shim, state: SandboxState) -> None:
+        """End a shim whose sandbox has stopped; in good order, so that it leaves nothing to clean up."""
+        tasks = self._around.ledger.of_shim(shim)
+        await asyncio.gather(*(self._deleter.release(task) for task in tasks))
+        await self._end_shim(shim, state.id)
+        if self._around.ledger.of_shim(shim):
+            await self._bury(state, "its sandbox was stopped")
+        state.shim = None
 
     async def _undo(self, state: SandboxState) -> None:
         """Take back what a failed start has done. Never fails."""

@@ -13,6 +13,7 @@ from moorage_api.errors import DataLoss, DeadlineExceeded, MoorageError, NotFoun
 from moorage_api.runtime import Exit
 from moorage_api.shim import Bootstrap, ShimLauncher, ShimRequest
 from moorage_api.wire import shim_v3_pb2 as pb
+from mooraged.runtime import cgroups
 from mooraged.runtime.bundle import Bundle, Endpoint, shim_address, shim_pid
 from mooraged.runtime.config import RuntimeConfig
 from mooraged.runtime.foreign import ForeignLauncher
@@ -105,13 +106,16 @@ class Shims:
 
     async def clean(self, bundle: Bundle, launcher_id: str) -> Exit | None:
         """As `delete`, where there is no shim of the bundle's own, or it is dead."""
+        told = None
         try:
             launcher = self._resolver.launcher(launcher_id)
             async with asyncio.timeout(self._config.create_timeout):
-                return await launcher.delete(self.request(bundle))
+                told = await launcher.delete(self.request(bundle))
         except (MoorageError, TimeoutError, OSError) as error:
             log.warning("cleaning up after the shim of %s failed: %s", bundle.id, str(error) or "it took too long")
-            return None
+        for stuck in await asyncio.to_thread(cgroups.remove_empty, bundle.path):
+            log.warning("cgroup %s of %s is in use and stays", stuck, bundle.id)
+        return told
 
     def request(self, bundle: Bundle) -> ShimRequest:
         return ShimRequest(

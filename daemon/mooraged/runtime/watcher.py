@@ -33,6 +33,7 @@ class Watcher:
             "/tasks/exit": (events.TaskExit, self._on_exit),
             "/tasks/start": (events.TaskStart, self._on_start),
             "/tasks/exec-started": (events.TaskExecStarted, self._on_exec_started),
+            "/tasks/delete": (events.TaskDelete, self._on_delete),
             "/tasks/paused": (events.TaskPaused, self._on_paused),
             "/tasks/resumed": (events.TaskResumed, self._on_resumed),
         }
@@ -98,6 +99,12 @@ class Watcher:
         if process is not None:
             process.started(event.pid)
         return True
+
+    def _on_delete(self, namespace: str, event: Message) -> bool:
+        """A task that its shim had to give up is told as deleted when the client deletes it."""
+        assert isinstance(event, events.TaskDelete)
+        task = self._ledger.find(namespace, event.container_id)
+        return task is None or not task.released
 
     def _on_paused(self, namespace: str, event: Message) -> bool:
         assert isinstance(event, events.TaskPaused)

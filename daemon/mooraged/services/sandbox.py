@@ -6,7 +6,7 @@ holds nothing but its record.
 
 from __future__ import annotations
 
-import platform
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -88,7 +88,7 @@ class Controller:
 
     async def Platform(self, request: pb.ControllerPlatformRequest, call: Call) -> pb.ControllerPlatformResponse:
         self._controller(call).status(request.sandbox_id)
-        machine = platform.machine()
+        machine = os.uname().machine
         here = Platform(architecture=_ARCHITECTURES.get(machine, machine))
         return pb.ControllerPlatformResponse(platform=platform_to_wire(here))
 

@@ -96,7 +96,7 @@ async def test_a_hung_shim_does_not_hold_up_the_start(world: World) -> None:
     try:
         before = time.monotonic()
         await world.restart(recovery_timeout=1.0)
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 4  # of which it waits one second for the shim
         assert world.tasks.get(hung).status is Status.UNKNOWN
         assert world.tasks.get(well).status is Status.RUNNING
     finally:

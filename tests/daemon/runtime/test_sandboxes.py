@@ -13,7 +13,7 @@ from moorage_api.errors import AlreadyExists, FailedPrecondition, NotFound, Unim
 from moorage_api.runtime import Status
 from moorage_api.sandboxes import SandboxController, SandboxSpec
 from mooraged.runtime.bundle import Bundle
-from support.leftovers import tagged_processes
+from support.measure import processes_named
 from support.runtime import DEBIAN, NAMESPACE, OURS, World
 
 
@@ -43,8 +43,7 @@ def zygote(world: World) -> int:
 
 
 def shims(world: World) -> set[int]:
-    """The shims are forks of the zygote and look like it."""
-    return {pid for pid, command in tagged_processes(world.tag).items() if "zygote" in command} - {zygote(world)}
+    return set(processes_named(world.tag, ["moorage-shim"]))
 
 
 async def start_container(world: World, id: str, pod: str, *args: str) -> str:
