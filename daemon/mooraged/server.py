@@ -73,7 +73,9 @@ class Server:
             ]
         )
         self._names: set[str] = set()
-        self._streams: set[asyncio.Task[Any]] = set()
+        # Streams whose next response is not there yet, and which may be cancelled: not those that are being sent to,
+        # since a call that is cancelled within gRPC never gets its status.
+        self._waiting: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     def add(self, service: Service) -> None:
@@ -110,11 +112,15 @@ class Server:
             failure: MoorageError | None = None
             task = asyncio.current_task()
             assert task is not None
-            self._streams.add(task)
+            self._waiting.add(task)
             try:
                 async with aclosing(function(request, ServerCall(context))) as responses:  # type: ignore[type-var]
                     async for response in responses:
+                        self._waiting.discard(task)
                         yield response
+                        if self._stopping:
+                            raise Unavailable("the daemon is stopping")
+                        self._waiting.add(task)
             except asyncio.CancelledError:
                 if not self._stopping:
                     raise
@@ -123,7 +129,7 @@ class Server:
             except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
                 failure = _abort(path, context, error)
             finally:
-                self._streams.discard(task)
+                self._waiting.discard(task)
                 _trace(path, started, failure)
 
         return handle
@@ -144,7 +150,7 @@ class Server:
         """Take no more calls, end the streams now, and give the other calls `grace` seconds."""
         self._stopping = True
         stopping = asyncio.ensure_future(self._server.stop(grace))
-        for task in list(self._streams):
+        for task in list(self._waiting):
             task.cancel()
         await stopping
 
