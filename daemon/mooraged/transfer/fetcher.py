@@ -119,13 +119,15 @@ def _commit(writer: Writer, descriptor: Descriptor, labels: Labels) -> None:
 
 
 async def _open_writer(threads: Threads, content: ContentStore, descriptor: Descriptor) -> Writer:
-    ref = ingest_ref(descriptor)
+    def open_writer() -> Writer:
+        return content.writer(ingest_ref(descriptor), descriptor.size, descriptor.digest)
+
     for _ in range(LOCK_TRIES):
         try:
-            return await threads.run(content.writer, ref, descriptor.size, descriptor.digest)
+            return await threads.obtain(open_writer, lambda writer: writer.close())
         except Unavailable:
             await asyncio.sleep(LOCK_WAIT)
-    return await threads.run(content.writer, ref, descriptor.size, descriptor.digest)
+    return await threads.obtain(open_writer, lambda writer: writer.close())
 
 
 def _discard(content: ContentStore, ref: str) -> None:

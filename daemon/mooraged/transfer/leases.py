@@ -36,7 +36,9 @@ class TransferLeases:
         It ends with the transfer, but for one that was cancelled or failed for want of a registry: then it stays with
         what it holds, until the same is asked again or `LIFETIME` is over.
         """
-        lease = await self._threads.run(self._begin, namespace, reference)
+        lease = await self._threads.obtain(
+            lambda: self._begin(namespace, reference), lambda id: self._end(namespace, id, stays=True)
+        )
         stays = False
         try:
             yield self._metadata.bind(namespace, lease), lease
@@ -44,7 +46,7 @@ class TransferLeases:
             stays = True
             raise
         finally:
-            await self._threads.run(self._end, namespace, lease, stays)
+            await self._threads.run(self._end, namespace, lease, stays=stays)
 
     def _begin(self, namespace: str, reference: str) -> str:
         """Make the lease and move to it what earlier ones of the same reference hold, but for their half-made
@@ -64,7 +66,7 @@ class TransferLeases:
             raise
         return id
 
-    def _end(self, namespace: str, lease: str, stays: bool) -> None:
+    def _end(self, namespace: str, lease: str, *, stays: bool) -> None:
         leases = self._metadata.bind(namespace).leases
         try:
             if not stays or not leases.resources(lease):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from moorage_api.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound, ResourceExhausted
+from moorage_api.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
 from moorage_api.images import Image
 from moorage_api.leases import Resource
 from moorage_api.oci import image
@@ -173,7 +173,7 @@ class Pull:
         except NotFound:
             return False
         if info.size != descriptor.size:
-            raise DataLoss(f"{descriptor.digest} has {info.size} bytes, its descriptor says {descriptor.size}")
+            raise InvalidArgument(f"{descriptor.digest} has {info.size} bytes, its descriptor says {descriptor.size}")
         set_labels(content, descriptor.digest, self._origin(info.labels))
         return True
 

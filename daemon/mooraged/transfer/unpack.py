@@ -104,7 +104,10 @@ class Unpacker:
         """Make one snapshot if it is not there; False where the snapshotter made it itself."""
         if await self._threads.run(_claim, target, layer.chain_id):
             return True
-        prepared = await self._threads.run(_prepare, target, layer)
+        snapshotter = target.stores.snapshotter(target.snapshotter)
+        prepared = await self._threads.obtain(
+            lambda: _prepare(target, layer), lambda made: _remove(snapshotter, made[0]) if made else None
+        )
         if prepared is None:
             return False
         key, mounts = prepared
@@ -115,7 +118,7 @@ class Unpacker:
                 await self._threads.run(_extract, self._differ, target, layer, key, mounts)
                 watch(layer.descriptor, "extracted")
         except BaseException:
-            await self._threads.run(_remove, target.stores.snapshotter(target.snapshotter), key)
+            await self._threads.run(_remove, snapshotter, key)
             raise
         return True
 

@@ -237,3 +237,34 @@ async def test_a_cancelled_pull_leaves_only_what_can_be_resumed(
     assert ranges == [None, f"bytes={ingest.offset}-"]
     assert proxy.sent(r"GET .*/blobs/sha256") - before < 2_100_000 - ingest.offset
     assert world.leftovers() == []
+
+
+async def test_a_pull_cancelled_at_any_moment_can_be_repeated(world: World, registry: Registry) -> None:
+    push(registry.address, "pull/moments", "v1", spec("m1", "m2", size=400_000))
+    reference = f"{registry.address}/pull/moments:v1"
+    start = asyncio.get_running_loop().time()
+    await world.transfer.bind("measure").pull(reference)
+    duration = asyncio.get_running_loop().time() - start
+    cancelled = 0
+    for step in range(24):
+        pull = asyncio.create_task(world.transfer.bind("default").pull(reference))
+        await asyncio.wait([pull], timeout=duration * step / 20)
+        pull.cancel()
+        await asyncio.wait([pull])
+        cancelled += pull.cancelled()
+        assert len(world.metadata.bind("default").leases.list()) <= 1
+    assert cancelled > 3
+    await world.transfer.bind("default").pull(reference)
+    assert world.leftovers() == []
+
+
+async def test_a_descriptor_that_lies_about_a_blob_that_is_there(world: World, registry: Registry) -> None:
+    image = spec("size")
+    push(registry.address, "pull/size", "v1", image)
+    await world.transfer.bind("default").pull(f"{registry.address}/pull/size:v1")
+    manifest = json.loads(image.manifest())
+    manifest["layers"][0]["size"] += 1
+    put(registry.address, "pull/size", "manifests", "lie", json.dumps(manifest).encode(), documents.OCI_MANIFEST)
+    with pytest.raises(InvalidArgument, match="its descriptor says"):
+        await world.transfer.bind("default").pull(f"{registry.address}/pull/size:lie")
+    assert world.leftovers() == []

@@ -35,6 +35,25 @@ async def test_a_cancelled_caller_waits_for_the_thread() -> None:
     threads.close()
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_what_a_cancelled_caller_obtained_is_given_back(cancelled: bool) -> None:
+    threads = Threads(1)
+    given_back: list[int] = []
+
+    def work() -> int:
+        time.sleep(0.1)
+        return 7
+
+    task = asyncio.create_task(threads.obtain(work, given_back.append))
+    await asyncio.sleep(0.02)
+    if cancelled:
+        task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() is cancelled
+    assert given_back == ([7] if cancelled else [])
+    threads.close()
+
+
 async def test_a_closed_pool_takes_no_calls() -> None:
     threads = Threads(1)
     assert await threads.run(lambda: 3) == 3
