@@ -52,10 +52,18 @@ class Reaper:
         self._waiting: dict[int, Future[Ended]] = {}
         self._strangers: dict[int, Ended] = {}
         self._launches = 0
-        self._wakeup, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         loop.watch(self._wakeup, READ, self._on_signal)
+
+    def close(self) -> None:
+        """Reap no more."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._loop.unwatch(self._wakeup)
+        os.close(self._wakeup)
+        os.close(self._write)
 
     @contextmanager
     def launching(self) -> Iterator[None]:
@@ -89,9 +97,10 @@ class Reaper:
                 return
             if not pid:
                 return
-            self._reaped(pid, Ended(_status(raw), now))
+            self.ended(pid, Ended(_status(raw), now))
 
-    def _reaped(self, pid: int, ended: Ended) -> None:
+    def ended(self, pid: int, ended: Ended) -> None:
+        """Tell that a child has ended."""
         future = self._waiting.pop(pid, None)
         if future is not None:
             future.set(ended)

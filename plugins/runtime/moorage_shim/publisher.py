@@ -6,19 +6,18 @@ is on disk and is asked for by a daemon that comes back.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import deque
 
 from google.protobuf.message import Message
 
-from moorage_api import ttrpc
 from moorage_api.errors import DeadlineExceeded, MoorageError, Unavailable
 from moorage_api.wire.events_ttrpc_pb2 import ForwardRequest
 from moorage_shim import log
-from moorage_shim.loop import READ, WRITE, Loop, Task
+from moorage_shim.client import Connection
+from moorage_shim.loop import Loop, Task
 
-_SERVICE = "containerd.services.events.ttrpc.v1.Events"
+SERVICE = "containerd.services.events.ttrpc.v1.Events"
 _QUEUE = 2048
 _CALL_TIMEOUT = 5.0
 _PAUSE_FIRST = 0.05
@@ -34,7 +33,7 @@ class Publisher:
         self._namespace = namespace
         self._queue: deque[bytes] = deque(maxlen=_QUEUE)
         self._worker: Task[None] | None = None
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
 
     def publish(self, topic: str, event: Message) -> None:
         """Tell the daemon, some time. Never blocks."""
@@ -85,52 +84,16 @@ class Publisher:
     async def _forward(self, event: bytes) -> None:
         """One call. Its failure closes the connection, so that the next starts anew."""
         if self._connection is None:
-            self._connection = _Connection(self._loop, self._path)
+            self._connection = Connection(self._loop, self._path)
         try:
-            await self._connection.call(_SERVICE, "Forward", event, {"containerd-namespace-ttrpc": self._namespace})
+            metadata = {"containerd-namespace-ttrpc": self._namespace}
+            await self._connection.call(SERVICE, "Forward", event, _CALL_TIMEOUT, metadata)
         except (Unavailable, DeadlineExceeded):
-            self._connection.close()
-            self._connection = None
+            self.close()
             raise
 
-
-class _Connection:
-    """A ttrpc client for one call at a time."""
-
-    def __init__(self, loop: Loop, path: str) -> None:
-        self._loop = loop
-        self._protocol = ttrpc.Client()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            self._socket.connect(path)
-        except OSError as error:
-            self._socket.close()
-            raise Unavailable(f"{path}: {error.strerror}") from error
-
-    async def call(self, service: str, method: str, payload: bytes, metadata: dict[str, str]) -> None:
-        """Make the call; its error is raised. `Unavailable`, `DeadlineExceeded`."""
-        stream, data = self._protocol.call(service, method, payload, timeout=_CALL_TIMEOUT, metadata=metadata)
-        try:
-            await self._send(data)
-            while True:
-                await self._loop.ready(self._socket.fileno(), READ, _CALL_TIMEOUT, "daemon")
-                answer = self._socket.recv(65536)
-                if not answer:
-                    raise Unavailable("the daemon closed the connection")
-                for event in self._protocol.receive(answer):
-                    if isinstance(event, ttrpc.ResponseReceived) and event.stream == stream:
-                        if event.error is not None:
-                            raise event.error
-                        return
-        except OSError as error:
-            raise Unavailable(str(error)) from error
-
-    async def _send(self, data: bytes) -> None:
-        while data:
-            try:
-                data = data[self._socket.send(data) :]
-            except BlockingIOError:
-                await self._loop.ready(self._socket.fileno(), WRITE, _CALL_TIMEOUT, "daemon")
-
     def close(self) -> None:
-        self._socket.close()
+        """Give up the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
 from moorage_api import ttrpc
 from moorage_api.errors import Internal, InvalidArgument, MoorageError, Unimplemented
@@ -25,19 +27,40 @@ Handler = Callable[[Any, float | None], Awaitable[Message]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What a method takes, and who answers: the request and the caller's timeout in seconds, if it gave one."""
+    """One method: whose it is, and what it takes."""
 
+    service: str
+    name: str
     request: type[Message]
-    handler: Handler
+
+
+def method_table(services: Iterable[tuple[str, ServiceDescriptor]]) -> dict[tuple[str, str], Method]:
+    """The methods of services by (service, method); each service may be offered under another name than its own."""
+    return {
+        (service, method.name): Method(service, method.name, GetMessageClass(method.input_type))
+        for service, descriptor in services
+        for method in descriptor.methods
+    }
 
 
 class Server:
-    """Accepts connections of this user and of root on a listening socket."""
+    """Accepts connections of this user and of root on a listening socket.
 
-    def __init__(self, loop: Loop, listener: socket.socket, methods: Mapping[tuple[str, str], Method]) -> None:
+    A method is answered by the coroutine of its name on the service's object, which gets the request and the caller's
+    timeout in seconds, or None.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        methods: Mapping[tuple[str, str], Method],
+        services: Mapping[str, object],
+    ) -> None:
         self._loop = loop
         self._listener = listener
         self._methods = methods
+        self._services = services
         self._connections: set[_Connection] = set()
         listener.setblocking(False)
         loop.watch(listener.fileno(), READ, self._on_client)
@@ -49,12 +72,13 @@ class Server:
         for connection in list(self._connections):
             connection.close()
 
-    def method(self, service: str, name: str) -> Method:
-        """`Unimplemented` for what this shim does not serve."""
-        try:
-            return self._methods[service, name]
-        except KeyError:
-            raise Unimplemented(f"this shim has no method {service}/{name}") from None
+    async def answer(self, call: ttrpc.RequestReceived) -> Message:
+        """Do what is asked. `Unimplemented` for what this shim does not serve."""
+        method = self._methods.get((call.service, call.method))
+        if method is None:
+            raise Unimplemented(f"this shim has no method {call.service}/{call.method}")
+        handler: Handler = getattr(self._services[method.service], method.name)
+        return await handler(_parse(method.request, call), call.timeout)
 
     def forget(self, connection: _Connection) -> None:
         """The connection has ended."""
@@ -116,9 +140,7 @@ class _Connection:
 
     async def _serve(self, call: ttrpc.RequestReceived) -> None:
         try:
-            method = self._server.method(call.service, call.method)
-            request = _parse(method.request, call)
-            answer = await method.handler(request, call.timeout)
+            answer = await self._server.answer(call)
             data = self._protocol.respond(call.stream, answer.SerializeToString())
         except MoorageError as error:
             data = self._protocol.fail(call.stream, error)

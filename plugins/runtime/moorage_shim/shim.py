@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message_factory import GetMessageClass
 
 from moorage_api.linux import syscalls
 from moorage_api.wire import moorage_shim_pb2, runtime_sandbox_pb2, shim_v3_pb2
@@ -21,13 +18,21 @@ from moorage_shim.loop import Future, Loop
 from moorage_shim.processes import Forker, Reaper
 from moorage_shim.publisher import Publisher
 from moorage_shim.sandbox import Sandbox
-from moorage_shim.server import Method, Server
+from moorage_shim.server import Server, method_table
 from moorage_shim.tasks import Tasks
 
 # How long the end waits for the last events to be taken by the daemon.
 _FLUSH = 3.0
-# The answer to Shutdown leaves before the connections are closed.
-_LAST_WORDS = 0.05
+
+
+_TASK = shim_v3_pb2.DESCRIPTOR.services_by_name["Task"]
+_METHODS = method_table(
+    [
+        *((name, _TASK) for name in tasks.SERVICES),
+        (sandbox.SERVICE, runtime_sandbox_pb2.DESCRIPTOR.services_by_name["Sandbox"]),
+        (logs.SERVICE, moorage_shim_pb2.DESCRIPTOR.services_by_name["Logs"]),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +49,32 @@ class ShimConfig:
 class Shim:
     """The services over one listening socket."""
 
-    def __init__(self, config: ShimConfig, listener: socket.socket) -> None:
+    def __init__(
+        self, config: ShimConfig, listener: socket.socket, forker: Callable[[Loop, Reaper], Forker] = Forker
+    ) -> None:
         self._config = config
         self._loop = Loop()
+        self._reaper = Reaper(self._loop)
         self._end: Future[None] = Future(self._loop)
         self._publisher = Publisher(self._loop, config.ttrpc_address, config.namespace)
-        host = Host(Forker(self._loop, Reaper(self._loop)), self._publisher, config.namespace)
+        host = Host(forker(self._loop, self._reaper), self._publisher, config.namespace)
         self._tasks = Tasks(host, self._on_task_shutdown)
         self._sandbox = Sandbox(host, self._tasks, lambda: self._end.set(None))
-        self._server = Server(self._loop, listener, self._methods())
+        services: dict[str, object] = dict.fromkeys(tasks.SERVICES, self._tasks)
+        services |= {sandbox.SERVICE: self._sandbox, logs.SERVICE: Logs(self._tasks)}
+        self._server = Server(self._loop, listener, _METHODS, services)
 
     def run(self) -> None:
-        """Serve until shut down."""
-        self._loop.run(self._loop.spawn(self._live(), "shim"))
-        self._loop.close()
+        """Serve until shut down, then let go of everything."""
+        try:
+            self._loop.run(self._loop.spawn(self._live(), "shim"))
+        finally:
+            self._reaper.close()
+            self._publisher.close()
+            self._loop.close()
 
     async def _live(self) -> None:
         await self._end
-        await self._loop.sleep(_LAST_WORDS)
         with suppress(FileNotFoundError):
             os.unlink(self._config.socket)
         self._server.close()
@@ -71,19 +84,6 @@ class Shim:
         """A pod's shim ends with the sandbox, not with the pod's last task."""
         if not self._sandbox.active:
             self._end.set(None)
-
-    def _methods(self) -> Mapping[tuple[str, str], Method]:
-        task, own, pod = (
-            shim_v3_pb2.DESCRIPTOR.services_by_name["Task"],
-            moorage_shim_pb2.DESCRIPTOR.services_by_name["Logs"],
-            runtime_sandbox_pb2.DESCRIPTOR.services_by_name["Sandbox"],
-        )
-        methods: dict[tuple[str, str], Method] = {}
-        for name in tasks.SERVICES:
-            methods |= _bind(name, task, self._tasks)
-        methods |= _bind(sandbox.SERVICE, pod, self._sandbox)
-        methods |= _bind(logs.SERVICE, own, Logs(self._tasks))
-        return methods
 
 
 def serve(config: ShimConfig, listener: socket.socket) -> None:
@@ -96,11 +96,3 @@ def serve(config: ShimConfig, listener: socket.socket) -> None:
     syscalls.set_process_name("moorage-shim")
     log.info(f"shim of {config.namespace}/{config.id} is process {os.getpid()}")
     Shim(config, listener).run()
-
-
-def _bind(name: str, descriptor: ServiceDescriptor, implementation: object) -> dict[tuple[str, str], Method]:
-    """A method of the implementation for each of the service's."""
-    return {
-        (name, method.name): Method(GetMessageClass(method.input_type), getattr(implementation, method.name))
-        for method in descriptor.methods
-    }

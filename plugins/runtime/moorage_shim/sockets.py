@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 from contextlib import suppress
@@ -17,6 +16,9 @@ _BACKLOG = 64
 
 def socket_path(folder: str, *names: str) -> str:
     """The path for a shim that is known by `names`; `InvalidArgument` when the folder's path is too long for it."""
+    # Not at the top: the zygote has no use for it, and it brings OpenSSL.
+    import hashlib
+
     digest = hashlib.blake2b("/".join(names).encode(), digest_size=16).hexdigest()
     path = os.path.join(folder, digest)
     if len(os.fsencode(path)) > _PATH_MAX:

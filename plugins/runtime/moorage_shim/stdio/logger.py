@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from moorage_api.errors import DeadlineExceeded, FailedPrecondition
 from moorage_shim import log
 from moorage_shim.loop import READ, Future
 from moorage_shim.processes import Command, Ended, Forker, kill_quietly
+from moorage_shim.stdio.uri import parse_uri
 
 _READY_TIMEOUT = 10.0
 _END_TIMEOUT = 12.0
@@ -44,13 +44,13 @@ class Logger:
 
 async def start_logger(forker: Forker, uri: str, id: str, namespace: str) -> Logger:
     """Start the program and wait until it is ready; on an error nothing of it is left."""
-    parts = urlsplit(uri)
-    arguments = [word for pair in parse_qsl(parts.query, keep_blank_values=True) for word in pair if word]
+    parts = parse_uri(uri)
+    arguments = [word for pair in parts.query for word in pair if word]
     out_read, out_write = os.pipe2(os.O_CLOEXEC)
     err_read, err_write = os.pipe2(os.O_CLOEXEC)
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
     command = Command(
-        [unquote(parts.path), *arguments],
+        [parts.path, *arguments],
         env={"CONTAINER_ID": id, "CONTAINER_NAMESPACE": namespace},
         fds={3: out_read, 4: err_read, 5: ready_write},
         outlives=True,

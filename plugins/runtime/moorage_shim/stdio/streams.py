@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from urllib.parse import unquote, urlsplit
 
 from moorage_api.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
 from moorage_api.runtime import Stdio
@@ -15,6 +14,7 @@ from moorage_shim.stdio.crilog import LogFile
 from moorage_shim.stdio.logger import Logger, start_logger
 from moorage_shim.stdio.pump import Pump
 from moorage_shim.stdio.sinks import CriSink, FifoSink, FifoSource, FileSink, NullSink, PipeSink, Sink
+from moorage_shim.stdio.uri import parse_uri
 
 # How long the report of an exit waits for output that is already there: a FIFO's reader may be slow, or gone.
 _SETTLE = 2.0
@@ -34,17 +34,15 @@ class Sinks:
 
     def make(self, uri: str, stream: str) -> Sink:
         """`InvalidArgument` for a scheme that is not known; `NotFound`, `FailedPrecondition` from opening."""
+        parsed = parse_uri(uri)
+        path = parsed.path
         if not uri:
             return NullSink()
-        if uri.startswith("/"):
-            return FifoSink(self._loop, uri)
-        parts = urlsplit(uri)
-        path = unquote(parts.path)
-        if parts.scheme == "fifo":
+        if parsed.scheme == "fifo":
             return FifoSink(self._loop, path)
-        if parts.scheme == "cri":
+        if parsed.scheme == "cri":
             return CriSink(self.logs.get(path) or self.logs.setdefault(path, LogFile(path)), stream)
-        if parts.scheme == "file":
+        if parsed.scheme == "file":
             return self._file(path)
         raise InvalidArgument(f"unknown scheme of a standard stream: {uri!r}")
 
@@ -75,7 +73,7 @@ class Streams:
     async def open(self, id: str, namespace: str, owner: tuple[int, int]) -> None:
         """Open everything that can fail; on an error nothing stays open. `owner` (uid, gid) may reopen the pipes."""
         try:
-            if urlsplit(self.stdio.stdout).scheme in _BINARY:
+            if parse_uri(self.stdio.stdout).scheme in _BINARY:
                 self._logger = await start_logger(self._forker, self.stdio.stdout, id, namespace)
             if self.stdio.stdin:
                 self._stdin = FifoSource(self.stdio.stdin)
