@@ -86,10 +86,10 @@ class FolderSnapshotter(ABC):
         return self.describe(record)
 
     def prepare(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
-        return self.describe(self._tree.create(Kind.ACTIVE, key, parent, labels, self._make))
+        return self._create(Kind.ACTIVE, key, parent, labels)
 
     def view(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
-        return self.describe(self._tree.create(Kind.VIEW, key, parent, labels, self._make))
+        return self._create(Kind.VIEW, key, parent, labels)
 
     def commit(self, name: str, key: str, labels: Labels | None = None, *, parent: str = "") -> None:
         """As the contract says; `parent` puts a snapshot that was made without a parent on that one."""
@@ -114,6 +114,20 @@ class FolderSnapshotter(ABC):
     def close(self) -> None:
         self._tree.close()
         self._sync.close()
+
+    def _create(self, kind: Kind, key: str, parent: str, labels: Labels | None) -> list[Mount]:
+        made: list[str] = []
+
+        def make(record: Record) -> None:
+            self._make(record)
+            made.append(self.folder(record.id))
+
+        try:
+            return self.describe(self._tree.create(kind, key, parent, labels, make))
+        except BaseException:
+            for folder in made:
+                self._discard(folder)
+            raise
 
     def _make(self, record: Record) -> None:
         folder = self.folder(record.id)

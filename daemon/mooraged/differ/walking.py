@@ -7,11 +7,11 @@ import secrets
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from moorage_api.content import BlobReader, ContentStore, Writer
-from moorage_api.errors import AlreadyExists, InvalidArgument, MoorageError, NotFound
+from moorage_api.content import BlobReader, ContentStore, Info, Writer
+from moorage_api.errors import AlreadyExists, InvalidArgument, MoorageError, NotFound, Unimplemented
 from moorage_api.mounts import Mount
 from moorage_api.types import Descriptor, Labels
 from mooraged.differ import media
@@ -64,12 +64,12 @@ class WalkingDiffer:
                 if writer.status().offset:
                     writer.truncate(0)
                 done = self._pool.call(request, writer.write)
-                info_digest, size = self._commit(content, writer, {**(labels or {}), UNCOMPRESSED: done.digest})
+                digest, size = self._commit(content, writer, {**(labels or {}), UNCOMPRESSED: done.digest})
         except BaseException:
             if own_ref:
                 _abort(content, own_ref)
             raise
-        return Descriptor(chosen, info_digest, size, {UNCOMPRESSED: done.digest})
+        return Descriptor(chosen, digest, size, {UNCOMPRESSED: done.digest})
 
     def _commit(self, content: ContentStore, writer: Writer, labels: Labels) -> tuple[str, int]:
         """Make the ingest a blob; one that is there already gets the label that it may lack."""
@@ -79,8 +79,10 @@ class WalkingDiffer:
         except AlreadyExists:
             info = content.info(digest)
             if UNCOMPRESSED not in info.labels:
-                merged = {**info.labels, UNCOMPRESSED: labels[UNCOMPRESSED]}
-                info = content.update(type(info)(digest, info.size, labels=merged), [f"labels.{UNCOMPRESSED}"])
+                labelled = Info(digest, info.size, labels={UNCOMPRESSED: labels[UNCOMPRESSED]})
+                # A backend without the metadata layer may keep no labels.
+                with suppress(Unimplemented):
+                    info = content.update(labelled, [f"labels.{UNCOMPRESSED}"])
         return info.digest, info.size
 
     @contextmanager
