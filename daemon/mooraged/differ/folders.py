@@ -144,7 +144,7 @@ def clean(name: bytes, max_depth: int, max_path: int) -> bytes:
     deep.
     """
     path = name.strip(b"/")
-    if b"//" in path or b"." in path:
+    if b"/." in path or b"//" in path or path.startswith(b"."):
         path = _clean_slowly(path)
     if len(path) > max_path:
         raise TarError(f"a path of {len(path)} bytes: at most {max_path}")

@@ -13,18 +13,15 @@ _RECORD_LENGTH_DIGITS = 8
 
 def number(field: bytes) -> int:
     """A numeric field: octal digits between blanks and NULs, or base-256 as GNU tar writes large and negative ones."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big", signed=False)
-        bits = len(field) * 8
-        if field[0] & 0x40:
-            return value - (1 << bits)
-        return value - (1 << (bits - 1))
-    digits = field.strip(b" \0")
-    if not digits:
-        return 0
-    digits = digits.partition(b"\0")[0]
+    digits = field.rstrip(b" \0")
     if not digits.isdigit():
-        raise TarError(f"invalid number {field!r}")
+        if field[0] & 0x80:
+            return _base_256(field)
+        digits = digits.lstrip(b" \0").partition(b"\0")[0]
+        if not digits:
+            return 0
+        if not digits.isdigit():
+            raise TarError(f"invalid number {field!r}")
     try:
         return int(digits, 8)
     except ValueError as error:
@@ -39,11 +36,10 @@ def text(field: bytes) -> bytes:
 def check_sum(block: bytes) -> None:
     """`TarError` where the block's checksum is not what its bytes add up to, as unsigned or (old tars) signed ones."""
     expected = number(block[148:156])
-    head, tail = block[:148], block[156:]
-    unsigned = sum(head) + sum(tail) + 256
+    unsigned = sum(block) - sum(block[148:156]) + 256
     if unsigned == expected:
         return
-    high = sum(1 for byte in head + tail if byte > 127)
+    high = sum(1 for byte in block[:148] + block[156:] if byte > 127)
     if unsigned - 256 * high != expected:
         raise TarError("wrong checksum of a header: not a tar archive, or a damaged one")
 
@@ -83,3 +79,10 @@ def pax_time(value: bytes) -> int:
     sign, seconds, fraction = match.groups()
     nanoseconds = int(seconds) * 1_000_000_000 + int((fraction or b"")[:9].ljust(9, b"0"))
     return -nanoseconds if sign else nanoseconds
+
+
+def _base_256(field: bytes) -> int:
+    """A two's complement number whose first bit, 1, is the mark of the format, and whose second is the sign."""
+    value = int.from_bytes(field, "big")
+    bits = len(field) * 8
+    return value - (1 << bits) if field[0] & 0x40 else value - (1 << (bits - 1))
