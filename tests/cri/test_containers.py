@@ -17,6 +17,8 @@ import pytest
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
+from support.images import ImageSpec, LayerBuilder, busybox_layer, push
+from support.registry import Registry
 
 Security = cri_pb2.LinuxContainerSecurityContext
 Pod = tuple[str, cri_pb2.PodSandboxConfig]
@@ -492,3 +494,35 @@ def _nothing_left(daemon: Daemon) -> None:
     assert {line.split()[-1] for line in snapshots} == {"Committed"}
     assert daemon.run("ctr", "-n", "k8s.io", "containers", "ls").splitlines()[1:] == []
     assert list((daemon.root / "io.containerd.grpc.v1.cri/containers").glob("*")) == []
+
+
+def test_what_an_image_says_of_its_containers(cri: CriClient, pod: Pod, registry: Registry) -> None:
+    layer = LayerBuilder().folder("data").folder("data/sub", 0o750).file("data/sub/file", b"from the image\n", 0o640)
+    layer.symlink("data/link", "/etc/shadow").symlink("escape", "../../../../../../../root")
+    config = {
+        "Entrypoint": ["sh", "-c"],
+        "Cmd": ["exec sleep 1000"],
+        "Env": ["PATH=/bin", "FROM=image"],
+        "User": "www-data",
+        "WorkingDir": "/var/www",
+        "StopSignal": "SIGKILL",
+        "Volumes": {"/data": {}, "/new/volume": {}, "/escape": {}},
+        "Labels": {"containerd.io/gc.root": "x", "maintainer": "me"},
+    }
+    push(registry.address, "test/defaults", "1", ImageSpec([busybox_layer(), layer.build()], config))
+    reference = f"{registry.address}/test/defaults:1"
+    cri.PullImage(image={"image": reference})
+    assert cri.ImageStatus(image={"image": reference}).image.username == "www-data"
+    container = cri.start(*pod, container_config(reference))
+    status = cri.status(container)
+    assert status.stop_signal == cri_pb2.SIGNAL_SIGKILL
+    assert (status.user.linux.uid, list(status.user.linux.supplemental_groups)) == (33, [33, 50])
+    assert cri.execute(container, "sh", "-c", "id -un; pwd; echo $FROM").stdout == b"www-data\n/var/www\nimage\n"
+    root = container_config(reference, "sleep", "1000", name="root", security=Security(run_as_user={"value": 0}))
+    other = cri.start(*pod, root)
+    script = "cat /data/sub/file; stat -c %a /data/sub /data/sub/file; readlink /data/link; ls -A /new/volume /escape/"
+    assert cri.execute(other, "sh", "-c", script).stdout == (
+        b"from the image\n750\n640\n/etc/shadow\n/escape/:\n\n/new/volume:\n"
+    )
+    assert cri.execute(other, "sh", "-c", "echo changed > /data/sub/file").exit_code == 0
+    assert cri.execute(other, "sh", "-c", "grep ' /data ' /proc/mounts").exit_code == 0

@@ -55,6 +55,11 @@ class CriClient:
         request, call = self._methods[name]
         return call(request(**fields), timeout=deadline)
 
+    def begin(self, name: str, **fields: Any) -> Any:
+        """Start a call; its `result()` waits for the answer, its `cancel()` gives it up."""
+        request, call = self._methods[name]
+        return call.future(request(**fields), timeout=self._timeout)
+
     def close(self) -> None:
         self._channel.close()
 

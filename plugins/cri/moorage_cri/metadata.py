@@ -35,6 +35,7 @@ def encode_sandbox(sandbox: Sandbox) -> TypedValue:
             "name": sandbox.name,
             "handler": sandbox.handler,
             "createdAt": sandbox.created_at,
+            "boot": sandbox.boot,
             "config": _document(sandbox.config),
         },
     )
@@ -51,6 +52,7 @@ def decode_sandbox(record: sandboxes.Sandbox) -> Sandbox:
             handler=document["handler"],
             runtime=record.runtime,
             created_at=document["createdAt"],
+            boot=document["boot"],
         )
     except (KeyError, TypeError, json_format.ParseError) as error:
         raise DataLoss(f"the metadata of sandbox {record.id} cannot be read: {error}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 from moorage_api.containers import Runtime
 from moorage_api.wire import cri_pb2
@@ -19,11 +21,18 @@ UNKNOWN_EXIT_CODE = 255
 START_ERROR_EXIT_CODE = 128
 
 
+@cache
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
 @dataclass(slots=True, eq=False)
 class Sandbox:
     """A pod. Whether it is ready is for the sandbox controller to say, at any moment and from memory.
 
-    `path` is where its namespaces are pinned. `lock` is held by whoever makes, stops or removes it.
+    `path` is where its namespaces are pinned; `boot` is the id of the boot in which it was made. `lock` is held by
+    whoever makes, stops or removes it.
     """
 
     id: str
@@ -32,6 +41,7 @@ class Sandbox:
     handler: str
     runtime: Runtime
     created_at: int
+    boot: str = field(default_factory=boot_id)
     path: str = ""
     network: PodNetwork | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

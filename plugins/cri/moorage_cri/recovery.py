@@ -13,7 +13,7 @@ from moorage_cri.container import journal, stopping
 from moorage_cri.container.start import discard_task
 from moorage_cri.context import Cri
 from moorage_cri.metadata import decode_container, decode_sandbox
-from moorage_cri.model import Container, Run, Sandbox
+from moorage_cri.model import Container, Run, Sandbox, boot_id
 from moorage_cri.sandbox import files, teardown
 from moorage_cri.sandbox.run import forget
 
@@ -42,6 +42,9 @@ def _sandboxes(cri: Cri) -> list[Sandbox]:
             sandbox.network = cri.network.restore(record.id)
         except MoorageError as error:
             logger.error("%s", error)
+            continue
+        if sandbox.boot == boot_id() and not files.was_made(cri.sandbox_folder(record.id)):
+            # Nobody was told of it. One of an earlier boot is kept: its mark may have been lost with the power.
             continue
         status = cri.sandbox_status(record.id)
         sandbox.path = status.path if status is not None else ""

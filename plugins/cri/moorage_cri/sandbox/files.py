@@ -13,6 +13,7 @@ from moorage_api.wire import cri_pb2
 HOSTNAME = "hostname"
 HOSTS = "hosts"
 RESOLV_CONF = "resolv.conf"
+_MADE = "made"
 _HOST_FILE_MAX = 1 << 20
 _HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _HOSTNAME_MAX = 64
@@ -45,6 +46,16 @@ def write(folder: Path, config: cri_pb2.PodSandboxConfig) -> None:
     _put(folder / HOSTS, _host_file("/etc/hosts") or "127.0.0.1\tlocalhost\n::1\tlocalhost\n")
     own = resolv_conf(config.dns_config)
     _put(folder / RESOLV_CONF, own or _host_file("/etc/resolv.conf"))
+
+
+def mark_made(folder: Path) -> None:
+    """Note that a pod is whole. Not synced: after a power cut the mark may be missing, `was_made` then says nothing."""
+    (folder / _MADE).touch()
+
+
+def was_made(folder: Path) -> bool:
+    """Whether a pod of this boot was made to its end."""
+    return (folder / _MADE).exists()
 
 
 def remove(folder: Path) -> None:

@@ -53,13 +53,14 @@ class RunPodSandbox:
         folder = cri.sandbox_folder(sandbox.id)
         undo.push("files", lambda: cri.run(files.remove, folder))
         undo.push("record", lambda: cri.run(forget, cri, sandbox.id))
-        # The folder comes first: by it an interrupted pod is known for one of ours after a crash.
+        # The folder comes first and is marked last: by it an interrupted pod is known after a crash.
         folder.mkdir(mode=0o750, parents=True)
         await together(
             cri.run(files.write, folder, sandbox.config),
             cri.run(_record, cri, sandbox),
             self._start(sandbox, specification, attachment, undo),
         )
+        files.mark_made(folder)
 
     async def _start(
         self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, attachment: Attachment, undo: Undo

@@ -17,6 +17,8 @@ from moorage_cri.sandbox.run import forget
 
 logger = logging.getLogger(__name__)
 
+# How long containers may take to be killed one by one, in seconds.
+_KILL_SECONDS = 4.0
 # How long the end of the shim may take to be seen as the end of its containers, in seconds.
 _SETTLE_SECONDS = 2.0
 
@@ -59,15 +61,16 @@ class StopPodSandbox:
             teardown.end_network(cri, sandbox.id),
             *(self._kill(container) for container in containers),
         )
-        await cri.k8s.sandbox_controller.stop(sandbox.id)
+        await cri.k8s.sandbox_controller.stop(sandbox.id, teardown.SHIM_SECONDS)
         await together(*(_settle(container) for container in containers))
 
     async def _kill(self, container: Container) -> None:
+        """What this does not achieve in time, the end of the shim does."""
         try:
-            await stopping.stop(self._cri, container, 0)
-        except MoorageError as error:
-            # The end of the shim takes it along.
-            logger.warning("container %s could not be killed by itself: %s", container.id, error)
+            async with asyncio.timeout(_KILL_SECONDS):
+                await stopping.stop(self._cri, container, 0)
+        except (MoorageError, TimeoutError) as error:
+            logger.warning("container %s could not be killed by itself: %r", container.id, error)
 
     async def _remove(self, sandbox: Sandbox) -> None:
         cri = self._cri

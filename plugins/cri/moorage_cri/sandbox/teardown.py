@@ -10,7 +10,7 @@ from moorage_cri.context import Cri
 logger = logging.getLogger(__name__)
 
 # How long a shim may take to end by itself before it is killed, in seconds.
-_SHIM_SECONDS = 10.0
+SHIM_SECONDS = 4.0
 
 
 async def end_network(cri: Cri, id: str) -> None:
@@ -25,5 +25,5 @@ async def end_network(cri: Cri, id: str) -> None:
 async def end_shim(cri: Cri, id: str) -> None:
     """End a pod's shim with all that runs in it, and remove what it had pinned."""
     controller = cri.k8s.sandbox_controller
-    await controller.stop(id, _SHIM_SECONDS)
+    await controller.stop(id, SHIM_SECONDS)
     await controller.shutdown(id)
