@@ -14,22 +14,26 @@
 What is named here is the public interface; errors are those of `moorage_api.errors`.
 """
 
-from moorage.client import ADDRESS, NAMESPACE, Client, Defaults, connect
-from moorage.container import ContainerHandle, State
-from moorage.create import signal_number
-from moorage.events import decode_event
-from moorage.image_config import ResolvedImage
-from moorage.introspection import Plugin, Server, Version
-from moorage.logs import Record, follow, read
-from moorage.options import Bind, ContainerOptions, Tmpfs
-from moorage.process import Output, ProcessHandle, Streams
-from moorage.stdio import Fifos
-from moorage_api.containers import Container
-from moorage_api.errors import MoorageError
-from moorage_api.events import Envelope
-from moorage_api.images import Image
-from moorage_api.runtime import Exit, Process, Status, Stdio
-from moorage_api.transfer import Credentials, Progress, PullOptions
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moorage.client import ADDRESS, NAMESPACE, Client, Defaults, connect
+    from moorage.container import ContainerHandle, State
+    from moorage.create import signal_number
+    from moorage.events import decode_event
+    from moorage.image_config import ResolvedImage
+    from moorage.introspection import Plugin, Server, Version
+    from moorage.logs import Record, follow, read
+    from moorage.options import Bind, ContainerOptions, Tmpfs
+    from moorage.process import Output, ProcessHandle, Streams
+    from moorage.stdio import Fifos
+    from moorage_api.containers import Container
+    from moorage_api.errors import MoorageError
+    from moorage_api.events import Envelope
+    from moorage_api.images import Image
+    from moorage_api.runtime import Exit, Process, Status, Stdio
+    from moorage_api.transfer import Credentials, Progress, PullOptions
 
 __all__ = [
     "ADDRESS",
@@ -67,3 +71,47 @@ __all__ = [
     "read",
     "signal_number",
 ]
+
+_MODULES = {
+    "ADDRESS": "moorage.client",
+    "Bind": "moorage.options",
+    "Client": "moorage.client",
+    "Container": "moorage_api.containers",
+    "ContainerHandle": "moorage.container",
+    "ContainerOptions": "moorage.options",
+    "Credentials": "moorage_api.transfer",
+    "Defaults": "moorage.client",
+    "Envelope": "moorage_api.events",
+    "Exit": "moorage_api.runtime",
+    "Fifos": "moorage.stdio",
+    "Image": "moorage_api.images",
+    "MoorageError": "moorage_api.errors",
+    "NAMESPACE": "moorage.client",
+    "Output": "moorage.process",
+    "Plugin": "moorage.introspection",
+    "Process": "moorage_api.runtime",
+    "ProcessHandle": "moorage.process",
+    "Progress": "moorage_api.transfer",
+    "PullOptions": "moorage_api.transfer",
+    "Record": "moorage.logs",
+    "ResolvedImage": "moorage.image_config",
+    "Server": "moorage.introspection",
+    "State": "moorage.container",
+    "Status": "moorage_api.runtime",
+    "Stdio": "moorage_api.runtime",
+    "Streams": "moorage.process",
+    "Tmpfs": "moorage.options",
+    "Version": "moorage.introspection",
+    "connect": "moorage.client",
+    "decode_event": "moorage.events",
+    "follow": "moorage.logs",
+    "read": "moorage.logs",
+    "signal_number": "moorage.create",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for when it is asked for: a command that lists containers needs no code that makes them."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -9,29 +9,27 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from moorage import image_config
 from moorage.container import ContainerHandle
 from moorage.containers import Containers
 from moorage.content import Content
-from moorage.create import create
 from moorage.events import Events
 from moorage.images import Images
 from moorage.introspection import Introspection
 from moorage.leases import Leases
 from moorage.namespaces import Namespaces
-from moorage.options import ContainerOptions
-from moorage.process import Output
 from moorage.session import Session, open_channel
 from moorage.snapshots import Snapshots
-from moorage.stdio import Fifos
 from moorage.tasks import Tasks
-from moorage.transfer import Transfers
 from moorage_api.errors import MoorageError, Unavailable
 from moorage_api.images import Image
-from moorage_api.oci import reference as references
-from moorage_api.transfer import ProgressSink, PullOptions
+
+if TYPE_CHECKING:
+    from moorage.image_config import ResolvedImage
+    from moorage.options import ContainerOptions
+    from moorage.process import Output
+    from moorage_api.transfer import ProgressSink, PullOptions
 
 ADDRESS = "/run/moorage/moorage.sock"
 NAMESPACE = "default"
@@ -132,28 +130,37 @@ class Client:
         return self._defaults
 
     async def pull(
-        self, reference: str, options: PullOptions = PullOptions(), progress: ProgressSink | None = None
+        self, reference: str, options: PullOptions | None = None, progress: ProgressSink | None = None
     ) -> Image:
         """Fetch an image from its registry and unpack it; short references are docker's (`busybox`).
 
         `progress` is called for each step. What is here already is not fetched again. Errors: those of
         `moorage_api.transfer.Transfer.pull`.
         """
-        name = references.parse(reference).canonical
-        await Transfers(self.session).pull(name, options, progress)
+        from moorage.transfer import Transfers
+        from moorage_api.oci.reference import parse
+        from moorage_api.transfer import PullOptions
+
+        name = parse(reference).canonical
+        await Transfers(self.session).pull(name, options or PullOptions(), progress)
         return await self.images.get(name)
 
-    async def image(self, reference: str) -> image_config.ResolvedImage:
+    async def image(self, reference: str) -> ResolvedImage:
         """An image that is here, on this machine's platform. `NotFound`, `InvalidArgument` for the reference."""
-        image = await self.images.get(references.parse(reference).canonical)
-        return await image_config.resolve(self.content, image)
+        from moorage.image_config import resolve
+        from moorage_api.oci.reference import parse
 
-    async def create(self, image: str, options: ContainerOptions = ContainerOptions()) -> ContainerHandle:
+        return await resolve(self.content, await self.images.get(parse(reference).canonical))
+
+    async def create(self, image: str, options: ContainerOptions | None = None) -> ContainerHandle:
         """Make a container of an image that is here; it does not run yet.
 
         `NotFound` for the image or its user, `AlreadyExists` for the name, `InvalidArgument`.
         """
-        return (await create(self, await self.image(image), options)).handle
+        from moorage.create import create
+        from moorage.options import ContainerOptions
+
+        return (await create(self, await self.image(image), options or ContainerOptions())).handle
 
     async def container(self, id: str) -> ContainerHandle:
         """A container by its id. `NotFound`."""
@@ -163,6 +170,10 @@ class Client:
         self, image: str, args: list[str] | None = None, *, input: bytes = b"", options: ContainerOptions | None = None
     ) -> Output:
         """Run a command in a new container to its end, remove the container, and return exit status and output."""
+        from moorage.create import create
+        from moorage.options import ContainerOptions
+        from moorage.stdio import Fifos
+
         options = options or ContainerOptions(args=args or ())
         created = await create(self, await self.image(image), options)
         container = created.handle

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from moorage import labels
 from moorage.process import Output, ProcessHandle
-from moorage.rootfs import user_of_process
 from moorage.stdio import Fifos, remove_kept
 from moorage_api.containers import Container
 from moorage_api.errors import FailedPrecondition, NotFound
@@ -88,6 +87,11 @@ class ContainerHandle:
     def log_path(self) -> str:
         """Where its output is kept while it runs detached; empty where it is kept nowhere."""
         return self.record.labels.get(labels.LOG_PATH, "")
+
+    @property
+    def auto_remove(self) -> bool:
+        """Whether it is to be removed when it ends."""
+        return self.record.labels.get(labels.AUTO_REMOVE) == "true"
 
     @property
     def main(self) -> ProcessHandle:
@@ -202,6 +206,8 @@ class ContainerHandle:
         spec = oci.decode(self.record.spec)
         request = oci.exec_process(spec, args, env=env, cwd=workdir, terminal=stdio.terminal)
         if user:
+            from moorage.rootfs import user_of_process
+
             who = await asyncio.to_thread(user_of_process, process.pid, user)
             oci.set_user({"process": request}, who.uid, who.gid, who.groups)
         exec_id = uuid.uuid4().hex

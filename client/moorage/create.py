@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from moorage import labels, names
 from moorage.container import ContainerHandle
 from moorage.image_config import ResolvedImage
-from moorage.options import ContainerOptions, build_spec
+from moorage.options import EXTENSION, ContainerOptions, build_spec, pack_options
 from moorage.rootfs import is_root, user_of_mounts
+from moorage.sweep import is_abandoned, sweep
 from moorage.unpack import unpack
 from moorage_api.containers import Container, Runtime
 from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, MoorageError, NotFound
@@ -60,7 +61,7 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
                 snapshotter=snapshotter,
                 snapshot_key=id,
                 labels=_labels(client, image, options, defaults.logs, id),
-                extensions={labels.OPTIONS: labels.pack_options(options)},
+                extensions={EXTENSION: pack_options(options)},
             )
             created = await _store(client, record, options)
         except BaseException:
@@ -96,6 +97,8 @@ def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, log
     found[labels.NAME] = options.name or names.random_name()
     if logs:
         found[labels.LOG_PATH] = os.path.join(logs, client.namespace, id, LOG_FILE)
+    if options.auto_remove:
+        found[labels.AUTO_REMOVE] = "true"
     stop_signal = options.stop_signal or image.config.config.stop_signal
     if stop_signal:
         found[labels.STOP_SIGNAL] = str(signal_number(stop_signal))
@@ -106,7 +109,12 @@ async def _check_free(client: Client, name: str) -> None:
     """`AlreadyExists`, with the holder. The daemon checks again; this is for the better message, and for daemons that
     know nothing of names."""
     holders = await client.containers.list(f'labels."{labels.NAME}"=={name}')
-    if holders:
+    if not holders:
+        return
+    holder = ContainerHandle(client, holders[0])
+    if is_abandoned(holder.record, await holder.process()):
+        await sweep(client, holders)
+    else:
         raise AlreadyExists(
             f"the name {name!r} is in use by container {holders[0].id[:12]}: "
             "remove that container, or choose another name"

@@ -6,11 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
+from moorage_api.containers import Container
 from moorage_api.errors import InvalidArgument
 from moorage_api.oci import capabilities, devices, seccomp
 from moorage_api.oci import spec as oci
 from moorage_api.oci.image import RunConfig
+from moorage_api.types import TypedValue
 
+EXTENSION = "moorage.io/options"
+"""Where a container's record keeps the options it was made with."""
+_OPTIONS_TYPE = "moorage.io/container-options"
 RUNTIME = "io.containerd.runc.v2"
 CGROUP_PARENT = "/moorage"
 NETWORKS = ("none", "host")
@@ -71,6 +78,22 @@ class ContainerOptions:
     runtime: str = RUNTIME
     cgroup_parent: str = CGROUP_PARENT
     snapshotter: str = ""
+
+
+def pack_options(options: ContainerOptions) -> TypedValue:
+    """The options a container was made with, as its record keeps them for `inspect`."""
+    return TypedValue(_OPTIONS_TYPE, msgspec.json.encode(options))
+
+
+def options_of(container: Container) -> ContainerOptions | None:
+    """The options in a record; None where another client made it, or they cannot be read."""
+    value = container.extensions.get(EXTENSION)
+    if value is None or value.type_url != _OPTIONS_TYPE:
+        return None
+    try:
+        return msgspec.json.decode(value.value, type=ContainerOptions)
+    except msgspec.DecodeError:
+        return None
 
 
 def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spec:

@@ -233,6 +233,16 @@ def test_a_command_that_is_interrupted_removes_its_container(cli: Cli) -> None:
     assert cli("ps", "-aq") == ""
 
 
+def test_a_container_whose_client_was_not_there_is_removed_by_the_next(cli: Cli) -> None:
+    cli("run", "-d", "--rm", "--name", "brief", cli.image, "true")
+    cli("wait", "brief")
+    assert cli("run", "--rm", "--name", "other", cli.image, "true") == ""
+    time.sleep(3.2)
+    id = cli("run", "-d", "--rm", "--name", "brief", cli.image, "true").strip()
+    assert cli("ps", "-aq", "--no-trunc").split() == [id]
+    wait_until(lambda: cli("ps", "-aq") == "", "ps removes it")
+
+
 def test_a_reader_that_leaves_ends_the_command_quietly(cli: Cli) -> None:
     done = subprocess.run(
         f"moorage run --rm {cli.image} yes | head -n 2",

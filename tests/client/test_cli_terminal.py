@@ -18,8 +18,8 @@ def test_a_shell_on_a_terminal(cli: Cli, io_folders: Callable[[], set[str]]) -> 
         terminal.resize(120, 40)
         wait_until(lambda: "40 120" in _size(terminal), "the new size")
         # Control-C is a key of the container's terminal, not a signal to the client.
-        terminal.type("sleep 100\n")
-        terminal.expect("sleep 100\r\n")
+        terminal.type("sh -c 'echo begun; sleep 100'\n")
+        terminal.expect("begun\r\n")
         terminal.type("\x03")
         terminal.expect("# ")
         terminal.type("echo code $?\n")

@@ -8,7 +8,6 @@ from typing import Any
 import click
 import msgspec
 
-from moorage import labels
 from moorage.cli.app import App, connected
 from moorage.cli.errors import FAILURE
 from moorage.cli.find import find
@@ -16,6 +15,7 @@ from moorage.cli.output import print_object
 from moorage.cli.units import rfc3339
 from moorage.container import ContainerHandle, State
 from moorage.image_config import ResolvedImage
+from moorage.options import options_of
 from moorage_api.errors import InvalidArgument, MoorageError, NotFound
 from moorage_api.oci import spec as oci
 
@@ -63,7 +63,7 @@ async def _container(container: ContainerHandle) -> dict[str, Any]:
     spec = oci.decode(record.spec)
     process: dict[str, Any] = spec.get("process", {})
     args: list[str] = list(process.get("args", ()))
-    options = labels.options_of(record)
+    options = options_of(record)
     return {
         "Id": record.id,
         "Created": rfc3339(record.created_at),

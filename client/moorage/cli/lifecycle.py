@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 
 import click
 
-from moorage import labels
 from moorage.cli.app import App, connected
 from moorage.cli.errors import FAILURE, CommandError, start_failure
 from moorage.cli.find import find
@@ -54,8 +53,7 @@ async def _attached(container: ContainerHandle, console: Console) -> int:
 
 async def _ended(container: ContainerHandle) -> None:
     """What its maker wanted of it when it ends."""
-    options = labels.options_of(container.record)
-    if options is not None and options.auto_remove:
+    if container.auto_remove:
         await container.remove(force=True)
     else:
         await container.finish()
@@ -72,8 +70,7 @@ async def stop(app: App, containers: tuple[str, ...], timeout: float, name: str)
 
     async def end(container: ContainerHandle) -> None:
         await container.stop(timeout, signal)
-        options = labels.options_of(container.record)
-        if options is not None and options.auto_remove:
+        if container.auto_remove:
             await container.remove(force=True)
 
     return await _each(app, containers, end)

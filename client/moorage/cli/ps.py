@@ -15,6 +15,7 @@ from moorage.cli.app import App, connected, formatted
 from moorage.cli.output import print_rows, shorten
 from moorage.cli.units import human_duration, local_time
 from moorage.container import State, state_of, uptime
+from moorage.sweep import is_abandoned, sweep
 from moorage_api.containers import Container
 from moorage_api.errors import InvalidArgument
 from moorage_api.oci import reference as references
@@ -44,7 +45,9 @@ async def ps(app: App, all: bool, latest: bool, last: int, filters: tuple[str, .
     """List containers."""
     records, processes = await asyncio.gather(app.client.containers.list(), app.client.tasks.list())
     tasks = {process.container_id: process for process in processes}
-    found = [(record, state_of(record, tasks.get(record.id))) for record in records]
+    abandoned = [record for record in records if is_abandoned(record, tasks.get(record.id))]
+    await sweep(app.client, abandoned)
+    found = [(record, state_of(record, tasks.get(record.id))) for record in records if record not in abandoned]
     found.sort(key=lambda pair: pair[0].created_at, reverse=True)
     count = 1 if latest else last
     wanted = [_parse_filter(text) for text in filters]

@@ -80,7 +80,8 @@ async def run(
     """Run a command in a new container.
 
     The exit code is the command's own; 125 where the daemon failed, 126 where the command cannot be run, 127 where
-    it was not found.
+    it was not found. What it writes in the foreground is not logged; `logs` shows what it writes with -d. With -d
+    and --rm together, the next `ps` or the next container of that name removes it once it has ended.
     """
     console = Console(flags["interactive"], flags["tty"], detach_keys, sig_proxy)
     if not detach:
