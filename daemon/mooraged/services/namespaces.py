@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.empty_pb2 import Empty
 
 from moorage_api.core import Core
-from moorage_api.errors import InvalidArgument
+from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.rpc import Call, Service
 from moorage_api.types import check_identifier
 from moorage_api.wire import namespaces_pb2 as pb
@@ -18,7 +18,12 @@ class Namespaces:
         self._core = core
 
     async def Get(self, request: pb.GetNamespaceRequest, call: Call) -> pb.GetNamespaceResponse:
-        labels = await self._core.run(self._core.namespaces.labels, request.name)
+        """One that is not there yet has no labels, and that is no error: clients (dockerd among them) look for their
+        defaults in the labels of a namespace before they put anything into it."""
+        try:
+            labels = await self._core.run(self._core.namespaces.labels, request.name)
+        except NotFound:
+            labels = {}
         return pb.GetNamespaceResponse(namespace=pb.Namespace(name=request.name, labels=labels))
 
     async def List(self, request: pb.ListNamespacesRequest, call: Call) -> pb.ListNamespacesResponse:

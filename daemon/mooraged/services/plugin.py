@@ -50,6 +50,12 @@ def init_version(context: InitContext[None]) -> Service:
     return version.service(context.daemon.version)
 
 
+def init_health(context: InitContext[None]) -> Service:
+    from mooraged.services import health
+
+    return health.service()
+
+
 def init_streaming(context: InitContext[None]) -> Any:
     from mooraged.services.streaming import StreamManager
 
@@ -81,6 +87,7 @@ def moorage_register() -> Sequence[Registration]:
         Registration(grpc, "events", init_events, requires=[PluginType.EVENT]),
         Registration(grpc, "introspection", init_introspection, requires=[_GRAPH]),
         Registration(grpc, "version", init_version),
+        Registration(grpc, "healthcheck", init_health),
         Registration(PluginType.STREAMING, "manager", init_streaming),
         Registration(grpc, "streaming", init_streaming_service, requires=[PluginType.STREAMING]),
         Registration(grpc, "transfer", init_transfer, requires=[PluginType.TRANSFER, PluginType.STREAMING]),

@@ -44,7 +44,8 @@ class TestNamespaces:
         again = pb.CreateNamespaceRequest(namespace=pb.Namespace(name=name))
         assert failure(lambda: stub.Create(again))[0] is EXISTS
         stub.Delete(pb.DeleteNamespaceRequest(name=name))
-        assert failure(lambda: stub.Get(pb.GetNamespaceRequest(name=name)))[0] is NOT_FOUND
+        assert not stub.Get(pb.GetNamespaceRequest(name=name)).namespace.labels
+        assert name not in [n.name for n in stub.List(pb.ListNamespacesRequest()).namespaces]
         assert failure(lambda: stub.Delete(pb.DeleteNamespaceRequest(name=name)))[0] is NOT_FOUND
 
     def test_labels_change_by_mask(self, nobody: Client) -> None:
