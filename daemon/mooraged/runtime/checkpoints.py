@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from google.protobuf.message import DecodeError
 
@@ -18,6 +19,9 @@ from moorage_api.errors import AlreadyExists, DataLoss, InvalidArgument
 from moorage_api.types import Descriptor, TypedValue
 from moorage_api.wire.runc_options_pb2 import CheckpointOptions
 from mooraged.runtime import convert
+
+if TYPE_CHECKING:
+    from tarfile import TarFile, TarInfo
 
 CHECKPOINT = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
 CONFIG = "application/vnd.containerd.container.checkpoint.config.v1+proto"
@@ -128,6 +132,23 @@ def _read_archive(content: ContentStore, digest: str, folder: str) -> None:
     with content.open(digest) as blob:
         try:
             with tarfile.open(fileobj=cast("IO[bytes]", _ReaderFile(blob)), mode="r|") as archive:
-                archive.extractall(folder, filter="data")
+                for member in archive:
+                    _extract(archive, member, folder, digest)
         except tarfile.TarError as error:
             raise DataLoss(f"checkpoint {digest} is no archive that can be read: {error}") from error
+
+
+def _extract(archive: TarFile, member: TarInfo, folder: str, digest: str) -> None:
+    """criu writes plain files, and folders of them; anything else, or a way out of the folder, is no checkpoint."""
+    parts = [part for part in member.name.split("/") if part not in ("", ".")]
+    if ".." in parts or member.name.startswith("/") or not (member.isdir() or member.isreg()):
+        raise DataLoss(f"checkpoint {digest} holds {member.name!r}, which no checkpoint has")
+    target = os.path.join(folder, *parts)
+    if member.isdir():
+        os.makedirs(target, mode=0o700, exist_ok=True)
+        return
+    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+    source = archive.extractfile(member)
+    assert source is not None
+    with source, open(target, "xb") as file:
+        shutil.copyfileobj(source, file, _CHUNK)

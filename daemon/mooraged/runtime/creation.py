@@ -126,7 +126,7 @@ class Creator:
         with step("record the task"):
             await self._around.shims.identify(task.shim, task.bundle)
             record = Record(answer.pid, task.created_at, request.stdio)
-            await asyncio.to_thread(task.bundle.write_record, record)
+            task.bundle.write_record(record)
         if not task.shim.client.connected:
             raise Unavailable("the shim died")
         task.ready = True

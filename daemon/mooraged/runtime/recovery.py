@@ -44,11 +44,10 @@ class Recovery:
     async def run(self) -> None:
         """Recover sandboxes, then tasks, which may be in them. What takes longer than the configured time goes on in the
         background."""
-        for folder, recover in (
-            (self._around.sandbox_folder, self._sandbox),
-            (self._around.task_folder, self._task),
-        ):
-            bundles = await asyncio.to_thread(_scan, folder)
+        sandboxes = await asyncio.to_thread(_scan, self._around.sandbox_folder)
+        tasks = await asyncio.to_thread(_scan, self._around.task_folder)
+        await self._around.shims.end_unknown(filter(None, map(_address, [*sandboxes, *tasks])))
+        for bundles, recover in ((sandboxes, self._sandbox), (tasks, self._task)):
             jobs = [
                 self._around.jobs.spawn(self._guarded(bundle, recover(bundle)), f"recover {bundle.id}")
                 for bundle in bundles
@@ -194,6 +193,17 @@ class Recovery:
 
 def _scan(folder: Path) -> list[Bundle]:
     return list(scan(folder))
+
+
+def _address(bundle: Bundle) -> str:
+    """Where the shim of a bundle listens that a client was told of; empty for others."""
+    _, record = _read(bundle)
+    try:
+        endpoint = bundle.endpoint() if record is not None else None
+    except DataLoss as error:
+        log.warning("%s", error.message)
+        return ""
+    return endpoint.bootstrap.address if endpoint is not None else ""
 
 
 def _read(bundle: Bundle) -> tuple[Launch, Record | None]:

@@ -120,7 +120,7 @@ class Sandboxes:
             with step("start the sandbox"):
                 await self._start_in(state.shim, state, spec)
             with step("record the sandbox"):
-                await asyncio.to_thread(bundle.write_record, Record(state.pid, state.created_at))
+                bundle.write_record(Record(state.pid, state.created_at))
                 if not state.shim.client.connected:
                     raise Unavailable("the shim died")
         except Exception:

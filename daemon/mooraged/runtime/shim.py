@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -92,8 +93,11 @@ def start_time(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[_START_TIME])
 
 
-def kill_process(pid: int, started: int) -> bool:
-    """SIGKILL the process `pid` if it is the one that started at `started`; False where it is not."""
+def kill_process(pid: int, started: int, patience: float = 0.0) -> bool:
+    """SIGKILL the process `pid` if it is the one that started at `started`; False where it is not.
+
+    Waits up to `patience` seconds until it is gone.
+    """
     if pid <= 1 or not started:
         return False
     try:
@@ -105,6 +109,9 @@ def kill_process(pid: int, started: int) -> bool:
             return False
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(patience * 1000)
         return True
     finally:
         os.close(pidfd)

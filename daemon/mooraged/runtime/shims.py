@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from moorage_api.errors import DataLoss, DeadlineExceeded, MoorageError, NotFoun
 from moorage_api.runtime import Exit
 from moorage_api.shim import Bootstrap, ShimLauncher, ShimRequest
 from moorage_api.wire import shim_v3_pb2 as pb
-from mooraged.runtime import cgroups
+from mooraged.runtime import cgroups, orphans
 from mooraged.runtime.bundle import Bundle, Endpoint, shim_address, shim_pid
 from mooraged.runtime.config import RuntimeConfig
 from mooraged.runtime.foreign import ForeignLauncher
@@ -24,6 +24,7 @@ from mooraged.runtime.ttrpc_client import TtrpcClient
 
 log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 5.0
+_DEATH_SECONDS = 2.0
 
 
 class Shims:
@@ -55,7 +56,7 @@ class Shims:
             raise DeadlineExceeded(f"shim of {bundle.id} took longer than {limit:g} s to start") from None
         endpoint = _endpoint(bundle, bootstrap)
         try:
-            await asyncio.to_thread(bundle.write_endpoint, endpoint)
+            bundle.write_endpoint(endpoint)  # on a tmpfs: shorter than the way to a thread and back
             return await self._connect(endpoint, handler.launcher, request, _CONNECT_SECONDS, sandbox=sandbox)
         except Exception:
             await self.delete(bundle, handler.launcher_id)
@@ -65,8 +66,8 @@ class Shims:
         self, bundle: Bundle, launcher_id: str, timeout: float, *, sandbox: bool = False
     ) -> Shim | None:
         """Connect to the shim that ran when the daemon last did; None when it runs no longer. `DeadlineExceeded`."""
-        endpoint = bundle.endpoint()
-        if endpoint is None:
+        endpoint = _stored_endpoint(bundle)
+        if not endpoint.bootstrap.address:
             return None
         launcher = self._resolver.launcher(launcher_id)
         if isinstance(launcher, ForeignLauncher):
@@ -85,7 +86,7 @@ class Shims:
         endpoint = _stored_endpoint(bundle)
         if not endpoint.started and endpoint.bootstrap.address and not self._shared(endpoint.bootstrap.address):
             endpoint = await self._identify(endpoint, bundle)
-        kill_process(endpoint.bootstrap.pid, endpoint.started)
+        await asyncio.to_thread(kill_process, endpoint.bootstrap.pid, endpoint.started, _DEATH_SECONDS)
         self._remove_socket(endpoint.bootstrap.address)
         return await self.clean(bundle, launcher_id)
 
@@ -116,6 +117,13 @@ class Shims:
         for stuck in await asyncio.to_thread(cgroups.remove_empty, bundle.path):
             log.warning("cgroup %s of %s is in use and stays", stuck, bundle.id)
         return told
+
+    async def end_unknown(self, known: Iterable[str]) -> None:
+        """End the shims that listen in our folder and at none of the `known` addresses: the daemon died before it could
+        write down where they are."""
+        addresses = set(known)
+        for pid in await asyncio.to_thread(orphans.end, self._socket_dir, addresses):
+            log.info("ended shim %d, which was started for a task that nobody was told of", pid)
 
     def request(self, bundle: Bundle) -> ShimRequest:
         return ShimRequest(

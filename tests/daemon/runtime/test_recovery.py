@@ -141,3 +141,16 @@ async def test_a_damaged_record_is_that_of_a_half_made_task(world: World) -> Non
     await world.start()
     assert world.tasks.list() == []
     await world.until(lambda: not world.leftovers(), "all is undone")
+
+
+async def test_a_shim_that_was_not_written_down_is_ended(world: World, kind: str) -> None:
+    id = world.container("unwritten", "sleep", "1000")
+    await world.tasks.create(id)
+    pid = world.shim_pid(id)
+    await world.stop()
+    for name in ("record.json", "bootstrap.json"):
+        (bundle(world, id).path / name).unlink()
+    await world.start()
+    assert world.tasks.list() == []
+    await world.until(lambda: not world.leftovers(), "all is undone")
+    await world.until(lambda: not os.path.exists(f"/proc/{pid}"), "the shim has ended")
