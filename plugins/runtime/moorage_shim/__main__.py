@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
@@ -114,8 +116,17 @@ def _start(arguments: Arguments) -> None:
         )
         with listen(path) as listener:
             if os.fork() == 0:
-                run_detached(config, listener)
+                _become_shim(config, listener)
     _write(_started(SCHEME + path, bootstrap=params is not None))
+
+
+def _become_shim(config: ShimConfig, listener: socket.socket) -> NoReturn:
+    try:
+        run_detached(config, listener, lambda: None)
+    except OSError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+    finally:
+        os._exit(1)
 
 
 def _started(address: str, *, bootstrap: bool) -> bytes:

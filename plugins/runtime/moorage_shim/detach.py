@@ -6,9 +6,11 @@ import gc
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from moorage_api.linux import syscalls
 from moorage_shim import log
 from moorage_shim.shim import ShimConfig, serve
 
@@ -17,17 +19,22 @@ _OOM_SCORE = "-998"
 _LOG = "shim.log"
 
 
-def run_detached(config: ShimConfig, listener: socket.socket) -> NoReturn:
-    """In the child of a fork: leave everything of the parent's behind but the listening socket, serve, and exit."""
+def run_detached(config: ShimConfig, listener: socket.socket, ready: Callable[[], None]) -> NoReturn:
+    """In the child of a fork: leave the parent's behind, call `ready`, serve on the listening socket, and exit.
+
+    An error before `ready` is raised, since nothing of the shim is there yet.
+    """
+    os.setsid()
+    os.chdir("/")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _redirect(config.bundle)
+    syscalls.set_process_name("moorage-shim")
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(_OOM_SCORE)
+    ready()
     status = 1
     try:
-        os.setsid()
-        os.chdir("/")
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _redirect(config.bundle)
         _close_others(listener.fileno())
-        with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(_OOM_SCORE)
         gc.enable()
         serve(config, listener)
         status = 0

@@ -93,6 +93,5 @@ def serve(config: ShimConfig, listener: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     syscalls.set_child_subreaper()
-    syscalls.set_process_name("moorage-shim")
     log.info(f"shim of {config.namespace}/{config.id} is process {os.getpid()}")
     Shim(config, listener).run()

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import NoReturn
 
 from moorage_api.errors import Code, MoorageError
@@ -63,22 +64,34 @@ def _wait_and_become_shim(control: socket.socket, parent: int) -> NoReturn:
         syscalls.set_parent_death_signal(signal.SIGKILL)
         while message := control.recv(_MESSAGE_MAX):
             try:
-                config = ShimConfig(**json.loads(message))
-                listener = listen(config.socket)
+                _become_shim(ShimConfig(**json.loads(message)), control, parent)
             except MoorageError as error:
                 _refuse(control, error.message, error.code)
             except (OSError, TypeError, ValueError) as error:
                 _refuse(control, f"shim was not started: {error}", Code.INTERNAL)
-            else:
-                syscalls.set_parent_death_signal(0)
-                os.write(parent, _TAKEN)
-                control.sendall(json.dumps({"pid": os.getpid()}).encode())
-                run_detached(config, listener)
-        os.write(parent, _QUIT)
+        with suppress(BrokenPipeError):
+            os.write(parent, _QUIT)
     except BaseException as error:  # noqa: BLE001 - a forked child must never return into the zygote's code
         log.failure("a spare of the zygote failed", error)
     finally:
         os._exit(0)
+
+
+def _become_shim(config: ShimConfig, control: socket.socket, parent: int) -> NoReturn:
+    """The socket listens before the answer, so that whoever gets it can connect."""
+
+    def ready() -> None:
+        syscalls.set_parent_death_signal(0)
+        os.write(parent, _TAKEN)
+        control.sendall(json.dumps({"pid": os.getpid()}).encode())
+
+    listener = listen(config.socket)
+    try:
+        run_detached(config, listener, ready)
+    except BaseException:
+        listener.close()
+        os.unlink(config.socket)
+        raise
 
 
 def _refuse(control: socket.socket, message: str, code: Code) -> None:

@@ -1,0 +1,174 @@
+"""The zygote and its launcher."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from moorage_api.errors import AlreadyExists, DeadlineExceeded, Internal, InvalidArgument
+from moorage_api.shim import ShimLauncher, ShimRequest
+from moorage_api.wire import shim_v3_pb2 as pb
+from moorage_shim.launcher import ZygoteLauncher
+from support.leftovers import cgroup_processes, mounts_below
+from support.shim import Node, ShimClient, kill
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_the_launcher_keeps_its_contract() -> None:
+    assert isinstance(ZygoteLauncher(), ShimLauncher)
+
+
+async def test_a_shim_stands_alone(crun_node: Node) -> None:
+    crun_node.bundle("c", "/bin/true")
+    await crun_node.shim("c")
+    shim = crun_node.shims[0]
+    path = Path(shim.address.removeprefix("unix://"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    proc = Path(f"/proc/{shim.pid}")
+    assert os.getsid(shim.pid) == shim.pid
+    assert (proc / "comm").read_text() == "moorage-shim\n"
+    assert os.readlink(proc / "cwd") == "/"
+    targets = {os.readlink(fd) for fd in (proc / "fd").iterdir()}
+    assert {target for target in targets if target.startswith("/")} == {
+        "/dev/null",
+        str(crun_node.bundles["c"] / "shim.log"),
+    }
+
+
+async def test_a_dead_zygote_harms_nobody_and_is_replaced(crun_node: Node) -> None:
+    client = await crun_node.task("c", "/bin/sleep", "60")
+    zygote = parent_of(crun_node.shims[0].pid)
+    assert Path(f"/proc/{zygote}/comm").read_text() == "moorage-zygote\n"
+    kill(zygote)
+    assert (await client.call("State", pb.StateRequest(id="c"))).pid
+    second = await crun_node.task("d", "/bin/sleep", "60")
+    assert (await second.call("State", pb.StateRequest(id="d"))).pid
+    assert parent_of(crun_node.shims[1].pid) != zygote
+
+
+async def test_the_zygote_ends_with_the_daemon_and_the_shims_do_not(crun_node: Node) -> None:
+    client = await crun_node.task("c", "/bin/sleep", "60")
+    zygote = parent_of(crun_node.shims[0].pid)
+    await crun_node.launcher.close()
+    assert not Path(f"/proc/{zygote}").exists()
+    assert (await client.call("State", pb.StateRequest(id="c"))).pid
+
+
+async def test_a_hung_zygote_gives_an_error_in_time(crun_node: Node) -> None:
+    launcher = ZygoteLauncher(start_timeout=4.0)
+    crun_node.bundle("c", "/bin/true")
+    await launcher.prepare()
+    process = launcher._process
+    assert process is not None
+    # The spare hangs as well: both belong to one session.
+    await asyncio.sleep(1)
+    os.killpg(process.pid, signal.SIGSTOP)
+    with pytest.raises(DeadlineExceeded, match="zygote"):
+        await launcher.start(crun_node.request("c"))
+    crun_node.shims.append(await launcher.start(crun_node.request("c")))
+    await launcher.close()
+
+
+async def test_what_can_not_be_started(crun_node: Node) -> None:
+    crun_node.bundle("c", "/bin/true")
+    await crun_node.shim("c")
+    with pytest.raises(AlreadyExists, match="listens"):
+        await crun_node.launcher.start(crun_node.request("c"))
+    request = crun_node.request("c")
+    too_long = ShimRequest(
+        "c", "testing", request.bundle, "", "", socket_dir=crun_node.folder / ("x" * 100), debug=False
+    )
+    with pytest.raises(InvalidArgument, match="107 bytes"):
+        await crun_node.launcher.start(too_long)
+    (crun_node.folder / "file").touch()
+    not_a_folder = ShimRequest("c", "testing", request.bundle, "", "", socket_dir=crun_node.folder / "file")
+    with pytest.raises(Internal, match="shim was not started"):
+        await crun_node.launcher.start(not_a_folder)
+
+
+async def test_the_socket_of_a_dead_shim_is_replaced(crun_node: Node) -> None:
+    crun_node.bundle("c", "/bin/true")
+    await crun_node.shim("c")
+    kill(crun_node.shims[0].pid)
+    await crun_node.shim("c")
+    assert crun_node.shims[0].address == crun_node.shims[1].address
+    assert crun_node.shims[0].pid != crun_node.shims[1].pid
+
+
+async def test_a_shim_starts_quickly(crun_node: Node) -> None:
+    for i in range(10):
+        crun_node.bundle(f"c{i}", "/bin/true")
+    await crun_node.shim("c0")
+    times = []
+    for i in range(1, 10):
+        started = time.perf_counter()
+        await crun_node.shim(f"c{i}")
+        times.append(time.perf_counter() - started)
+    assert sorted(times)[4] < 0.1
+
+
+async def test_delete_after_a_dead_shim(node: Node) -> None:
+    """What the shim left behind goes: processes, the runtime's state, mounts, control groups."""
+    for name in ("lower", "upper", "work"):
+        (node.folder / name).mkdir()
+    from support.shim import busybox_rootfs
+
+    busybox_rootfs(node.folder / "lower")
+    node.bundle("c", "/bin/sh", "-c", "sleep 600 & sleep 600", rootfs=False)
+    client = await node.shim("c")
+    request = node.create("c")
+    options = [f"{key}dir={node.folder}/{key}" for key in ("lower", "upper", "work")]
+    request.rootfs.add(type="overlay", source="overlay", options=options)
+    pid = (await client.call("Create", request)).pid
+    await client.call("Start", pb.StartRequest(id="c"))
+    kill(node.shims[0].pid)
+    ended = await node.launcher.delete(node.request("c"))
+    assert (ended.status, ended.pid) == (137, pid)
+    assert abs(ended.at - time.time_ns()) < 60e9
+    assert cgroup_processes(node.cgroup) == set()
+    assert mounts_below(node.folder) == []
+    assert list((node.folder / "oci/testing").iterdir()) == []
+    again = await node.launcher.delete(node.request("c"))
+    assert again.status == 137
+
+
+async def test_delete_tells_the_exit_that_was_recorded(crun_node: Node) -> None:
+    client = await crun_node.task("c", "/bin/sh", "-c", "exit 9")
+    await client.call("Wait", pb.WaitRequest(id="c"))
+    kill(crun_node.shims[0].pid)
+    assert (await crun_node.launcher.delete(crun_node.request("c"))).status == 9
+
+
+async def test_events_wait_for_the_daemon(crun_node: Node) -> None:
+    await crun_node.daemon.stop()
+    client = await crun_node.task("c", "/bin/sh", "-c", "exit 3")
+    await client.call("Wait", pb.WaitRequest(id="c"))
+    await asyncio.sleep(0.3)
+    await crun_node.daemon.start()
+    assert (await crun_node.daemon.event("/tasks/exit")).exit_status == 3
+    assert crun_node.daemon.topics == ["/tasks/create", "/tasks/start", "/tasks/exit"]
+    await crun_node.daemon.stop()
+    await crun_node.daemon.start()
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    await crun_node.daemon.event("/tasks/delete")
+
+
+async def test_a_client_that_breaks_the_protocol_disturbs_nobody(crun_node: Node) -> None:
+    client = await crun_node.task("c", "/bin/sleep", "60")
+    reader, writer = await asyncio.open_unix_connection(crun_node.shims[0].address.removeprefix("unix://"))
+    writer.write(b"\0\0\0\0\0\0\0\1\x09\0")
+    assert await reader.read() == b""
+    writer.close()
+    other = await ShimClient.connect(crun_node.shims[0].address)
+    assert (await other.call("State", pb.StateRequest(id="c"))).pid
+    assert (await client.call("State", pb.StateRequest(id="c"))).pid
+    await other.close()
