@@ -13,8 +13,9 @@ from moorage.cli import app
 from support.daemon import Daemon
 from support.images import ImageSpec, push
 from support.registry import Registry
+from support.terminal import wait_until
 
-from .conftest import Cli, wait_until
+from .conftest import Cli
 
 
 def test_a_pull_tells_its_steps_line_by_line(cli: Cli, registry: Registry) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Cli, wait_until
+from support.terminal import wait_until
+
+from .conftest import Cli
 
 
 def test_output_input_and_exit_code_are_the_commands(cli: Cli) -> None:

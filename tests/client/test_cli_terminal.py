@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from .conftest import Cli, wait_until
+from support.terminal import wait_until
+
+from .conftest import Cli
 
 
 def test_a_shell_on_a_terminal(cli: Cli, io_folders: Callable[[], set[str]]) -> None:
