@@ -107,6 +107,15 @@ def test_what_another_client_does_is_seen(images: CriClient, shared_daemon: Daem
     _until(lambda: list(images.ListImages().images) == [])
 
 
+def test_an_image_is_unpacked_when_it_is_needed(images: CriClient, shared_daemon: Daemon, busybox: str) -> None:
+    shared_daemon.run("ctr", "-n", "k8s.io", "content", "fetch", "--plain-http", busybox)
+    _until(lambda: len(images.ListImages().images) == 1)
+    _until(lambda: shared_daemon.run("ctr", "-n", "k8s.io", "snapshots", "ls").splitlines()[1:] == [])
+    config = pod_config(network=cri_pb2.NODE)
+    container = images.start(images.run_pod(config), config, container_config(busybox, "sleep", "1000"))
+    assert images.execute(container, "true").exit_code == 0
+
+
 def test_a_pinned_image(registry: Registry, busybox: str) -> None:
     with Daemon() as daemon:
         text = daemon.config_file.read_text()

@@ -67,15 +67,25 @@ class CreateContainer:
         folder = cri.container_folder(container.id)
         undo.push("folder", lambda: cri.run(files.remove, folder))
         undo.push("snapshot", lambda: cri.run(remove_snapshot, cri, container))
-        rootfs = await cri.run(self._prepare, container, image)
+        folder.mkdir(mode=0o750, parents=True)
+        rootfs = await self._rootfs(container, image)
         target_pid = self._target_pid(container)
         undo.push("record", lambda: cri.run(remove_record, cri, container.id))
         await cri.run(self._record, container, sandbox, image, handler, rootfs, target_pid)
 
-    def _prepare(self, container: Container, image: CachedImage) -> list[Mount]:
-        """The folder, and the snapshot under the pod's lease, by which it is kept until the record refers to it."""
+    async def _rootfs(self, container: Container, image: CachedImage) -> list[Mount]:
+        """The container's snapshot. An image that another client fetched may not be unpacked yet: then it is now."""
         cri = self._cri
-        cri.container_folder(container.id).mkdir(mode=0o750, parents=True)
+        try:
+            return await cri.run(self._prepare, container, image)
+        except NotFound:
+            record = await cri.run(cri.k8s.images.get, min(image.names))
+            await cri.k8s.transfer.unpack(record, container.snapshotter)
+            return await cri.run(self._prepare, container, image)
+
+    def _prepare(self, container: Container, image: CachedImage) -> list[Mount]:
+        """Under the pod's lease, by which the snapshot is kept until the record refers to it."""
+        cri = self._cri
         leased = cri.core.namespaced(cri.k8s.namespace, container.sandbox_id)
         return leased.snapshotter(container.snapshotter).prepare(container.id, image.chain_id)
 
