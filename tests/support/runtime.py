@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from support.leftovers import cgroup_processes, cgroups, mounts_below, sweep
 DEBIAN = "io.containerd.debian.v2"
 OURS = "io.containerd.runc.v2"
 NAMESPACE = "testing"
+DEBIAN_SOCKETS = Path("/run/containerd/s")
 
 
 class Containers:
@@ -188,6 +190,10 @@ class World:
     def remove(self) -> None:
         """End whatever is left, by force."""
         sweep(self.folder, self.tag, self.cgroup)
+        for id in [*self.records.bind(NAMESPACE).containers.records, "pod"]:
+            # Debian's shim has its sockets in a fixed folder, and leaves them when it is killed.
+            name = hashlib.sha256(f"{self.daemon.address}/{NAMESPACE}/{id}".encode()).hexdigest()
+            (DEBIAN_SOCKETS / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _collect(self, stream: AsyncIterator[Envelope]) -> None:
