@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,8 +67,11 @@ class Ingest:
 
     def create(self, total: int, expected: str) -> None:
         """Write the record of a new ingest, over whatever is there. `ref` comes last: without it nobody sees it."""
-        self.remove()
-        os.mkdir(self.path, 0o700)
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            self.remove()
+            os.mkdir(self.path, 0o700)
         _write(self.data, b"")
         _write(f"{self.path}/startedat", datetime.now(UTC).isoformat().encode())
         if total:
@@ -77,8 +81,16 @@ class Ingest:
         _write(f"{self.path}/ref", self.ref.encode("utf-8", "surrogatepass"))
 
     def remove(self) -> None:
-        """Remove the folder and all in it; no error where there is none."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder and all in it; no error where there is none. The ref goes first, as it came last."""
+        for name in ("ref", "startedat", "total", "expected", "data"):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.path}/{name}")
+        try:
+            os.rmdir(self.path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            shutil.rmtree(self.path)  # something else is in it: another version's, or an operator's
 
     def status(self) -> IngestStatus | None:
         """The ingest's state, or None where there is none, or only the rest of one that a crash left half made."""

@@ -161,7 +161,7 @@ class LocalContentStore:
                     os.rename(ingest.data, path)
             # Also where it exists: whoever put it there may not have synced the folder yet.
             self._syncs[digest.partition(":")[0]].sync()
-        ingest.remove()
+            ingest.remove()
         if exists:
             raise AlreadyExists(f"content {digest} already exists")
 
