@@ -38,13 +38,16 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A content descriptor (image-spec, descriptor): what is meant, and how large it is in bytes."""
+    """A content descriptor (image-spec, descriptor): what is meant, and how large it is in bytes. `urls`: where else it
+    can be had; `artifact_type`: what kind of thing a manifest is, where it is no image."""
 
     media_type: str
     digest: str
     size: int
     annotations: Labels = field(default_factory=dict)
     platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    artifact_type: str = ""
 
 
 def check_digest(digest: str) -> str:

@@ -64,6 +64,11 @@ def is_config(media_type: str) -> bool:
     return media_type in (OCI_CONFIG, DOCKER_CONFIG)
 
 
+def is_foreign(media_type: str) -> bool:
+    """A layer that may not be passed on, and is had from its URLs."""
+    return ".foreign." in media_type or ".nondistributable." in media_type
+
+
 def is_layer(media_type: str) -> bool:
     """A layer of a root file system, compressed or not, encrypted or not."""
     return media_type.startswith("application/vnd.oci.image.layer.") or media_type.partition("+")[0] in _LAYER_BASES
@@ -98,7 +103,15 @@ class DescriptorDocument(msgspec.Struct, frozen=True, omit_defaults=True, rename
         if not 0 <= self.size < 1 << 63:
             raise InvalidArgument(f"the descriptor of {self.digest[:80]} has a size of {self.size}")
         platform = self.platform.platform() if self.platform else None
-        return Descriptor(self.media_type, check_digest(self.digest), self.size, self.annotations, platform)
+        return Descriptor(
+            self.media_type,
+            check_digest(self.digest),
+            self.size,
+            self.annotations,
+            platform,
+            self.urls,
+            self.artifact_type,
+        )
 
     @classmethod
     def of(cls, descriptor: Descriptor) -> DescriptorDocument:
@@ -113,8 +126,10 @@ class DescriptorDocument(msgspec.Struct, frozen=True, omit_defaults=True, rename
             descriptor.digest,
             descriptor.size,
             descriptor.media_type,
-            annotations=dict(descriptor.annotations),
-            platform=platform,
+            descriptor.urls,
+            dict(descriptor.annotations),
+            platform,
+            descriptor.artifact_type,
         )
 
 
