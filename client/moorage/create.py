@@ -108,7 +108,7 @@ def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, log
 async def _check_free(client: Client, name: str) -> None:
     """`AlreadyExists`, with the holder. The daemon checks again; this is for the better message, and for daemons that
     know nothing of names."""
-    holders = await client.containers.list(f'labels."{labels.NAME}"=={name}')
+    holders = await client.containers.list(f'labels."{labels.NAME}"=="{name}"')
     if not holders:
         return
     holder = ContainerHandle(client, holders[0])

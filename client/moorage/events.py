@@ -25,7 +25,7 @@ class Events:
         self._stub = EventsStub(session.channel)
 
     async def subscribe(self, *filters: str) -> AsyncIterator[Envelope]:
-        """Events that match any of the filters (`topic~="/tasks/.*"`, `namespace==default`), without end.
+        """Events that match any of the filters (`topic=="/tasks/exit"`, `namespace==default`), without end.
 
         The events of every namespace arrive unless a filter says otherwise. `ResourceExhausted` for a reader that is
         too slow; closing the iterator ends the subscription.

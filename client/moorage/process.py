@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from moorage.stdio import Fifos, Sink, Source, collector
 from moorage.tasks import Tasks
-from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, Unavailable
 from moorage_api.runtime import Exit, Process
+
+_RESTART_SECONDS = 15.0
+_PAUSE_SECONDS = 0.2
+# A call that lasts longer than this had reached a daemon before it failed.
+_CONNECTED_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +59,20 @@ class ProcessHandle:
         return await self._tasks.get(self.container_id, self.exec_id)
 
     async def wait(self) -> Exit:
-        """Return when it has exited. `NotFound`."""
-        return await self._tasks.wait(self.container_id, self.exec_id)
+        """Return when it has exited, also over a restart of the daemon, since processes outlive it. `NotFound`;
+        `Unavailable` where the daemon, or the process's shim, stays away for 15 seconds."""
+        asked = answered = time.monotonic()
+        while True:
+            try:
+                return await self._tasks.wait(self.container_id, self.exec_id)
+            except Unavailable:
+                now = time.monotonic()
+                if now - asked > _CONNECTED_SECONDS:
+                    answered = now
+                if now - answered > _RESTART_SECONDS:
+                    raise
+            await asyncio.sleep(_PAUSE_SECONDS)
+            asked = time.monotonic()
 
     async def kill(self, signal: int) -> None:
         """Send a signal. `NotFound` also when it has exited."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.daemon import BIN
 from support.terminal import wait_until
 
 from .conftest import Cli
@@ -257,3 +258,25 @@ def test_a_reader_that_leaves_ends_the_command_quietly(cli: Cli) -> None:
     )
     assert (done.stdout, done.stderr) == ("y\ny\n", "")
     wait_until(lambda: cli("ps", "-aq") == "", "the container is removed")
+
+
+def test_a_command_in_the_foreground_outlives_a_restart_of_the_daemon(cli: Cli) -> None:
+    script = "echo ready; read line; echo got $line; exit 6"
+    with subprocess.Popen(
+        [BIN / "moorage", "run", "-i", "--rm", cli.image, "sh", "-c", script],
+        env=cli.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        assert "Up" in cli("ps")
+        cli.daemon.kill()
+        running.stdin.write("this\n")
+        running.stdin.flush()
+        assert running.stdout.readline() == "got this\n"
+        cli.daemon.start()
+        assert running.wait(timeout=30) == 6
+    assert cli("ps", "-aq") == ""

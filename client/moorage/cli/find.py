@@ -20,9 +20,9 @@ async def find(client: Client, wanted: str) -> ContainerHandle:
     """
     if not _SAFE.fullmatch(wanted):
         raise NotFound(f"no such container: {wanted!r}")
-    filters = [f"id=={wanted}", f'labels."{labels.NAME}"=={wanted}']
+    filters = [f'id=="{wanted}"', f'labels."{labels.NAME}"=="{wanted}"']
     if _HEX.fullmatch(wanted):
-        filters.append(f"id~=^{wanted}")
+        filters.append(f'id~="^{wanted}"')
     found = await client.containers.list(*filters)
     for exact in (
         [record for record in found if record.id == wanted],

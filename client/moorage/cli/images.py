@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import time
 from dataclasses import dataclass
 
@@ -195,7 +196,7 @@ async def _names(client: Client, wanted: str) -> list[str]:
 
 
 async def _check_unused(client: Client, name: str) -> None:
-    users = await client.containers.list(f"image=={name}")
+    users = await client.containers.list(f"image=={json.dumps(name)}")
     if users:
         ids = ", ".join(user.id[:12] for user in users)
         raise FailedPrecondition(f"image {name} is used by {ids}: remove the containers first, or use --force")

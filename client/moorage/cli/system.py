@@ -97,7 +97,7 @@ def _plugin(plugin: Plugin) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("-f", "--filter", "filters", multiple=True, help="A filter of containerd's: topic==/tasks/exit.")
+@click.option("-f", "--filter", "filters", multiple=True, help="A filter of containerd's, as topic~=^/tasks.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="The events of every namespace.")
 @click.option("--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
