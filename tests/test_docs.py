@@ -14,9 +14,9 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 import pytest
 
+from moorage_api.discovery import discover
 from moorage_api.plugin import HookSpecs
 from mooraged.config.schema import Config
-from mooraged.discovery import discover
 from support.daemon import Daemon
 from support.registry import Registry
 from support.transcripts import Step, steps

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
+from moorage_api.discovery import Discovery, discover
 from moorage_api.errors import MoorageError
 from mooraged import logs
 from mooraged.config import DEFAULT_PATH, Config, ConfigError, Loaded, Overrides, load, render
 from mooraged.config.schema import LEVELS
-from mooraged.discovery import Discovery, discover
 from mooraged.version import VERSION
 
 

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from moorage_api.core import Daemon
+from moorage_api.discovery import Discovery
 from moorage_api.errors import FailedPrecondition, MoorageError
 from moorage_api.plugin import PluginType, Registration
 from mooraged.config import Config, Loaded
-from mooraged.discovery import Discovery
 from mooraged.graph import Graph, Plugin, State
 from mooraged.locks import check_socket, exclusive
 from mooraged.notify import ServiceManager

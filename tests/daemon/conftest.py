@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,13 @@ import grpc
 import pytest
 
 from moorage_api.core import Daemon
+from moorage_api.discovery import discover
 from moorage_api.plugin import PluginType, Registration
 from moorage_api.rpc import Service
-from mooraged.discovery import discover
 from mooraged.graph import Graph, State
 from mooraged.server import Server, services_of
+from support.ctr import Ctr
+from support.daemon import Daemon as RunningDaemon
 
 T = TypeVar("T")
 
@@ -137,3 +140,25 @@ def build(folder: Path) -> Graph:
     daemon = Daemon("0.0.test", folder / "root", folder / "state", str(folder / "sock"), str(folder / "sock.ttrpc"))
     graph = Graph([itself, *wanted], daemon, configs)
     return graph
+
+
+@pytest.fixture(scope="module")
+def ctr(shared_daemon: RunningDaemon) -> Ctr:
+    return Ctr(shared_daemon, "default")
+
+
+@pytest.fixture(scope="module")
+def pulled(ctr: Ctr, busybox: str) -> str:
+    """The image, pulled by `ctr`: its own resolver, our content store, differ and snapshotter."""
+    assert "done: " in ctr("images", "pull", "--plain-http", busybox)
+    return busybox
+
+
+@pytest.fixture
+def web(ctr: Ctr, pulled: str) -> Iterator[str]:
+    """A container that runs until it is stopped."""
+    id = f"web-{time.monotonic_ns()}"
+    ctr.run(pulled, id, "sleep", "1000")
+    yield id
+    ctr.daemon.call("ctr", "tasks", "rm", "-f", id)
+    ctr("containers", "rm", id)

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from moorage_api.discovery import discover
 from moorage_api.plugin import PluginType, Registration
 from mooraged.cli import main
 from mooraged.config import Config, ConfigError, Loaded, Overrides, load, render
 from mooraged.config.lines import line_of
-from mooraged.discovery import discover
 
 
 class Nested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,9 +16,9 @@ import msgspec
 import pytest
 
 from moorage_api.core import Daemon
+from moorage_api.discovery import ENTRY_POINT_TYPE, Discovery, discover
 from moorage_api.errors import FailedPrecondition, InvalidArgument, NotFound
 from moorage_api.plugin import ENTRY_POINTS, PluginType, Registration, SkipPlugin
-from mooraged.discovery import ENTRY_POINT_TYPE, Discovery, discover
 from mooraged.graph import Graph, Plugin, State, order
 
 CONTENT, METADATA, SNAPSHOTTER, GRPC = (

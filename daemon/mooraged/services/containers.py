@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
 
+from moorage_api.convert import container_from_wire, container_to_wire, fieldpaths
 from moorage_api.core import Core
 from moorage_api.rpc import Call, Service
 from moorage_api.wire import containers_pb2 as pb
-from mooraged.services.convert import container_from_wire, container_to_wire, fieldpaths
 from mooraged.services.handlers import Handlers
 
 

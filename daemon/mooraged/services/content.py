@@ -6,19 +6,19 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.empty_pb2 import Empty
 
-from moorage_api.core import Core
-from moorage_api.errors import OutOfRange
-from moorage_api.rpc import Call, Service
-from moorage_api.types import check_digest
-from moorage_api.wire import content_pb2 as pb
-from mooraged.services.content_write import WriteHandler
-from mooraged.services.convert import (
+from moorage_api.convert import (
     content_info_from_wire,
     content_info_to_wire,
     fieldpaths,
     ingest_to_wire,
     pages,
 )
+from moorage_api.core import Core
+from moorage_api.errors import OutOfRange
+from moorage_api.rpc import Call, Service
+from moorage_api.types import check_digest
+from moorage_api.wire import content_pb2 as pb
+from mooraged.services.content_write import WriteHandler
 
 # Bytes in one message of a read. Clients accept 4 MiB at least.
 _CHUNK = 1 << 20

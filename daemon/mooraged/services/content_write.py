@@ -10,12 +10,12 @@ import threading
 from collections.abc import AsyncIterator
 
 from moorage_api.content import ContentStore, IngestStatus, Writer
+from moorage_api.convert import timestamp
 from moorage_api.core import Namespaced
 from moorage_api.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound, OutOfRange
 from moorage_api.rpc import Call
 from moorage_api.types import check_digest
 from moorage_api.wire import content_pb2 as pb
-from mooraged.services.convert import timestamp
 from mooraged.services.handlers import Handlers
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from moorage_api.convert import descriptor_from_wire, descriptor_to_wire, mounts_from_wire
 from moorage_api.core import Core
 from moorage_api.rpc import Call, Service
 from moorage_api.wire import diff_pb2 as pb
-from mooraged.services.convert import descriptor_from_wire, descriptor_to_wire, mounts_from_wire
 from mooraged.services.handlers import Handlers
 
 

@@ -12,6 +12,7 @@ from contextlib import aclosing
 
 from google.protobuf.empty_pb2 import Empty
 
+from moorage_api.convert import envelope_from_wire, envelope_to_wire
 from moorage_api.errors import PermissionDenied
 from moorage_api.events import Envelope, EventBus
 from moorage_api.filters import parse
@@ -19,7 +20,6 @@ from moorage_api.rpc import NAMESPACE_HEADER, Call, Service
 from moorage_api.types import TypedValue
 from moorage_api.wire import events_pb2 as pb
 from moorage_api.wire import types_pb2
-from mooraged.services.convert import envelope_from_wire, envelope_to_wire
 
 
 class Events:

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from google.protobuf.empty_pb2 import Empty
 
+from moorage_api.convert import envelope_from_wire
 from moorage_api.events import Envelope
 from moorage_api.rpc import Call, Service
 from moorage_api.wire import events_ttrpc_pb2 as pb
-from mooraged.services.convert import envelope_from_wire
 
 
 class Taker(Protocol):

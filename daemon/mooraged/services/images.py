@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from google.protobuf.empty_pb2 import Empty
 
+from moorage_api.convert import fieldpaths, image_from_wire, image_to_wire
 from moorage_api.core import Core
 from moorage_api.errors import InvalidArgument
 from moorage_api.rpc import Call, Service
 from moorage_api.wire import images_pb2 as pb
-from mooraged.services.convert import fieldpaths, image_from_wire, image_to_wire
 from mooraged.services.handlers import Handlers
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from google.protobuf.empty_pb2 import Empty
 from google.rpc.status_pb2 import Status
 
+from moorage_api.convert import platform_to_wire
 from moorage_api.errors import FailedPrecondition, NotFound, Unimplemented
 from moorage_api.filters import Adaptor, parse
 from moorage_api.rpc import Call, Service
 from moorage_api.wire import introspection_pb2 as pb
 from mooraged.graph import Graph, Plugin, State
-from mooraged.services.convert import platform_to_wire
 
 
 class Introspection:

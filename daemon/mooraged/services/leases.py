@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from google.protobuf.empty_pb2 import Empty
 
+from moorage_api.convert import lease_to_wire, resource_from_wire, resource_to_wire
 from moorage_api.core import Core
 from moorage_api.rpc import Call, Service
 from moorage_api.wire import leases_pb2 as pb
-from mooraged.services.convert import lease_to_wire, resource_from_wire, resource_to_wire
 from mooraged.services.handlers import Handlers
 
 

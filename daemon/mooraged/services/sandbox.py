@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from google.protobuf.message import DecodeError
 
 from moorage_api.containers import Runtime
+from moorage_api.convert import any_message, platform_to_wire, timestamp, typed_value
 from moorage_api.core import Core
 from moorage_api.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
 from moorage_api.rpc import Call, Service
@@ -20,7 +21,6 @@ from moorage_api.sandboxes import Sandbox, SandboxController, SandboxSpec
 from moorage_api.types import Platform
 from moorage_api.wire import moorage_shim_pb2, types_pb2
 from moorage_api.wire import sandbox_pb2 as pb
-from mooraged.services.convert import any_message, platform_to_wire, timestamp, typed_value
 from mooraged.services.handlers import Handlers
 
 _CREATED_MAX = 4096

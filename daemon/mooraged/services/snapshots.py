@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
+from moorage_api.convert import fieldpaths, mounts_to_wire, pages, snapshot_from_wire, snapshot_to_wire
 from moorage_api.core import Core, Namespaced
 from moorage_api.errors import InvalidArgument, NotFound, Unimplemented
 from moorage_api.rpc import Call, Service
 from moorage_api.snapshots import Snapshotter
 from moorage_api.wire import snapshots_pb2 as pb
-from mooraged.services.convert import fieldpaths, mounts_to_wire, pages, snapshot_from_wire, snapshot_to_wire
 from mooraged.services.handlers import Handlers
 
 T = TypeVar("T")

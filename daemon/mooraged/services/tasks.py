@@ -8,14 +8,7 @@ import time
 from google.protobuf.empty_pb2 import Empty
 
 from moorage_api import filters
-from moorage_api.core import Core
-from moorage_api.errors import InvalidArgument, MoorageError
-from moorage_api.rpc import Call, Service
-from moorage_api.runtime import Exit, Process, Stdio, TaskManager
-from moorage_api.wire import task_types_pb2, types_pb2
-from moorage_api.wire import tasks_pb2 as pb
-from mooraged.runtime import checkpoints
-from mooraged.services.convert import (
+from moorage_api.convert import (
     any_message,
     descriptor_from_wire,
     descriptor_to_wire,
@@ -23,6 +16,13 @@ from mooraged.services.convert import (
     timestamp,
     typed_value,
 )
+from moorage_api.core import Core
+from moorage_api.errors import InvalidArgument, MoorageError
+from moorage_api.rpc import Call, Service
+from moorage_api.runtime import Exit, Process, Stdio, TaskManager
+from moorage_api.wire import task_types_pb2, types_pb2
+from moorage_api.wire import tasks_pb2 as pb
+from mooraged.runtime import checkpoints
 
 _METRICS_SECONDS = 2.0
 
