@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ _SERVICES = ("RuntimeService", "ImageService")
 class CriClient:
     """Every call of both services as a method: `client.Version()`, `client.StopContainer(container_id=…, timeout=1)`.
 
-    Errors are `grpc.RpcError`. `timeout` is each call's deadline in seconds.
+    Errors are `grpc.RpcError`. `timeout` is each call's deadline in seconds; `deadline=` sets that of one call.
     """
 
     def __init__(self, address: str, version: str = "v1", timeout: float = 60) -> None:
@@ -45,15 +46,10 @@ class CriClient:
             raise AttributeError(name)
         request, call = self._methods[name]
 
-        def invoke(message: Message | None = None, *, timeout: float | None = None, **fields: Any) -> Any:
-            return call(message if message is not None else request(**fields), timeout=timeout or self._timeout)
+        def invoke(message: Message | None = None, *, deadline: float | None = None, **fields: Any) -> Any:
+            return call(message if message is not None else request(**fields), timeout=deadline or self._timeout)
 
         return invoke
-
-    def invoke(self, name: str, *, deadline: float, **fields: Any) -> Any:
-        """A call with a deadline of its own, for requests that have a field `timeout`."""
-        request, call = self._methods[name]
-        return call(request(**fields), timeout=deadline)
 
     def begin(self, name: str, **fields: Any) -> Any:
         """Start a call; its `result()` waits for the answer, its `cancel()` gives it up."""
@@ -93,20 +89,40 @@ class CriClient:
 
     def stop(self, container: str, grace: int = 0) -> None:
         """StopContainer with a grace period in seconds."""
-        self.invoke("StopContainer", deadline=grace + 60, container_id=container, timeout=grace)
+        self.StopContainer(container_id=container, timeout=grace, deadline=grace + 60)
 
     def execute(self, container: str, *command: str, timeout: int = 10) -> cri_pb2.ExecSyncResponse:
         """ExecSync; `timeout` is the command's."""
-        found: cri_pb2.ExecSyncResponse = self.invoke(
-            "ExecSync", deadline=timeout + 30, container_id=container, cmd=command, timeout=timeout
+        found: cri_pb2.ExecSyncResponse = self.ExecSync(
+            container_id=container, cmd=command, timeout=timeout, deadline=timeout + 30
         )
         return found
+
+    def stop_pod(self, pod: str) -> None:
+        self.StopPodSandbox(pod_sandbox_id=pod)
+
+    def remove_pod(self, pod: str) -> None:
+        self.RemovePodSandbox(pod_sandbox_id=pod)
+
+    def wait_ready(self, seconds: float = 30) -> None:
+        """Return when the runtime says that it and its network are ready."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if all(condition.status for condition in self.Status().status.conditions[:2]):
+                    return
+            except grpc.RpcError:
+                if time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the runtime is not ready: {self.Status()}")
+            time.sleep(0.05)
 
     def remove_all(self) -> None:
         """Stop and remove every pod with its containers."""
         for pod in self.ListPodSandbox().items:
-            self.StopPodSandbox(pod_sandbox_id=pod.id)
-            self.RemovePodSandbox(pod_sandbox_id=pod.id)
+            self.stop_pod(pod.id)
+            self.remove_pod(pod.id)
 
 
 def pod_config(
@@ -117,11 +133,14 @@ def pod_config(
     pid: int = cri_pb2.CONTAINER,
     ipc: int = cri_pb2.POD,
     ports: Sequence[cri_pb2.PortMapping] = (),
+    host_port: int = 0,
     labels: Mapping[str, str] | None = None,
     hostname: str | None = None,
     **fields: Any,
 ) -> cri_pb2.PodSandboxConfig:
-    """A pod as a kubelet would ask for it; other fields by name."""
+    """A pod as a kubelet would ask for it; other fields by name. `host_port` leads to port 80 of the pod."""
+    if host_port:
+        ports = [*ports, cri_pb2.PortMapping(container_port=80, host_port=host_port)]
     name = name or f"pod-{uuid.uuid4().hex[:8]}"
     options = cri_pb2.NamespaceOption(network=network, pid=pid, ipc=ipc)  # type: ignore[arg-type]
     return cri_pb2.PodSandboxConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,9 +24,18 @@ def pss(pid: int) -> int:
 
 
 def processes_named(tag: str, names: Iterable[str]) -> list[int]:
-    """The pids that carry `tag` and whose kernel name (`comm`, 15 characters) is one of `names`."""
+    """The pids that carry `tag` and whose kernel name (`comm`, 15 characters) is one of `names`.
+
+    A process that a namesake has forked, such as a shim's helper of a moment, is its parent's and does not count.
+    """
     wanted = {name[:15] for name in names}
-    return [pid for pid in tagged_processes(tag) if Path(f"/proc/{pid}/comm").read_text().strip() in wanted]
+    found: dict[int, int] = {}
+    for pid in tagged_processes(tag):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            if stat[stat.index("(") + 1 : stat.rindex(")")] in wanted:
+                found[pid] = int(stat[stat.rindex(")") + 2 :].split()[1])
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 @dataclass

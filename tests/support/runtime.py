@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,9 +164,32 @@ class World:
     def shim_pid(self, id: str) -> int:
         """The pid of a task's own shim, as the daemon learnt it."""
         endpoint = Bundle(self.task_folder, NAMESPACE, id).endpoint()
+        endpoint = endpoint or Bundle(self.sandbox_folder, NAMESPACE, id).endpoint()
         assert endpoint is not None
         assert endpoint.bootstrap.pid > 0
         return endpoint.bootstrap.pid
+
+    @contextmanager
+    def hung(self, id: str) -> Iterator[None]:
+        """Stop all processes that a task's shim has, for as long as the block runs."""
+        shim = self.shim_pid(id)
+        children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
+        names = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
+        pids = [shim, *(pid for pid, name in names.items() if name == "moorage-shim")]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+    @property
+    def sockets(self) -> list[str]:
+        """One for each shim of ours that runs."""
+        folder = self.daemon.state / "s"
+        return os.listdir(folder) if folder.exists() else []
 
     def topics(self, container_id: str) -> list[str]:
         """The topics of the events of one container, in order."""
