@@ -208,10 +208,6 @@ def fd_source(fd: int) -> Source:
     return source
 
 
-async def discard(_data: bytes) -> None:
-    """A sink for what nobody wants."""
-
-
 def collector(into: bytearray) -> Sink:
     """A sink that keeps all."""
 
