@@ -6,7 +6,6 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,26 +17,15 @@ _CONNECT_SECONDS = 1.0
 _DEATH_SECONDS = 2.0
 
 
-def end(folder: Path, known: Collection[str]) -> list[int]:
-    """Kill whoever listens on a socket in `folder` whose address is not `known`, and remove the socket; returns the pids.
-
-    Only processes that bear the name of our shims or of their zygote are killed.
-    """
-    ended = []
+def sockets(folder: Path) -> list[str]:
+    """The paths of all sockets in `folder`."""
     with suppress(FileNotFoundError):
-        for entry in os.scandir(folder):
-            if f"unix://{entry.path}" in known or not stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
-                continue
-            pid = _listener(entry.path)
-            if pid and _name(pid).startswith(_NAME) and kill_process(pid, start_time(pid), _DEATH_SECONDS):
-                ended.append(pid)
-            with suppress(FileNotFoundError):
-                os.unlink(entry.path)
-    return ended
+        return [entry.path for entry in os.scandir(folder) if stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)]
+    return []
 
 
-def _listener(path: str) -> int:
-    """The pid of the process that listens at `path` (unix(7), SO_PEERCRED); zero for nobody."""
+def listener(path: str) -> int:
+    """The pid of the process that began to listen at `path` (unix(7), SO_PEERCRED); zero for nobody."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_CONNECT_SECONDS)
         try:
@@ -46,6 +34,14 @@ def _listener(path: str) -> int:
         except OSError:
             return 0
     return int(_CREDENTIALS.unpack(credentials)[0])
+
+
+def end(path: str, pid: int) -> bool:
+    """Kill the process if it bears the name of our shims or of their zygote, and remove its socket."""
+    killed = pid > 1 and _name(pid).startswith(_NAME) and kill_process(pid, start_time(pid), _DEATH_SECONDS)
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    return killed
 
 
 def _name(pid: int) -> str:

@@ -72,12 +72,12 @@ class Recovery:
         if record.exited:
             state.exit = Exit(record.exit_status, record.exited_at, record.pid)
             state.ended.set()
-            self._sandboxes.add(state)
-            return
         self._sandboxes.add(state)
         state.shim = await self._around.shims.reconnect(
             bundle, launch.launcher, self._around.config.recovery_timeout, sandbox=True
         )
+        if record.exited:
+            return  # with its shim, if the daemon died before it had ended that: stopping it again does
         if state.shim is None:
             await self._sandboxes.found_dead(state)
             return

@@ -122,8 +122,27 @@ class Shims:
         """End the shims that listen in our folder and at none of the `known` addresses: the daemon died before it could
         write down where they are."""
         addresses = set(known)
-        for pid in await asyncio.to_thread(orphans.end, self._socket_dir, addresses):
-            log.info("ended shim %d, which was started for a task that nobody was told of", pid)
+        paths = await asyncio.to_thread(orphans.sockets, self._socket_dir)
+        await asyncio.gather(*(self._end_unknown(path) for path in paths if f"unix://{path}" not in addresses))
+
+    async def _end_unknown(self, path: str) -> None:
+        pid = await self._ask_pid(f"unix://{path}") or await asyncio.to_thread(orphans.listener, path)
+        if await asyncio.to_thread(orphans.end, path, pid):
+            log.info("ended shim %d, which was started for something that nobody was told of", pid)
+
+    async def _ask_pid(self, address: str) -> int:
+        """The pid that one of our shims says it has; zero when none answers."""
+        try:
+            client = await TtrpcClient.connect(address, lambda _: None, _CONNECT_SECONDS)
+        except MoorageError:
+            return 0
+        try:
+            answer = await TaskStub(client, "").Connect(pb.ConnectRequest(), timeout=_DEATH_SECONDS)
+        except MoorageError:
+            return 0
+        finally:
+            client.close()
+        return answer.shim_pid
 
     def request(self, bundle: Bundle) -> ShimRequest:
         return ShimRequest(

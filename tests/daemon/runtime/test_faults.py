@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,18 +31,6 @@ async def running(world: World, id: str) -> str:
     await world.tasks.create(id)
     await world.tasks.start(id)
     return id
-
-
-@pytest.fixture
-def stopped() -> Iterator[list[int]]:
-    """Processes that a test stops; they are continued in the end, so that they can be killed."""
-    pids: list[int] = []
-    yield pids
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGCONT)
-        except ProcessLookupError:
-            continue
 
 
 async def test_a_killed_shim_is_noticed_at_once(world: World) -> None:
@@ -75,20 +62,18 @@ async def test_the_name_is_free_after_a_shim_died(world: World) -> None:
     await world.tasks.delete(id)
 
 
-async def test_a_hung_shim_hangs_nothing_else(world: World, stopped: list[int]) -> None:
+async def test_a_hung_shim_hangs_nothing_else(world: World) -> None:
     await world.restart(call_timeout=0.5)
     hung, well = await running(world, "hung"), await running(world, "well")
-    stopped.append(world.shim_pid(hung))
-    os.kill(stopped[0], signal.SIGSTOP)
-    before = time.monotonic()
-    assert [task.container_id for task in world.tasks.list()] == ["hung", "well"]
-    assert time.monotonic() - before < 0.05
-    with pytest.raises(DeadlineExceeded, match="Kill"):
-        await world.tasks.kill(hung, signal.SIGTERM)
-    await world.tasks.kill(well, signal.SIGKILL)
-    await world.tasks.wait(well)
-    await world.tasks.delete(well)
-    os.kill(stopped[0], signal.SIGCONT)
+    with world.hung(hung):
+        before = time.monotonic()
+        assert [task.container_id for task in world.tasks.list()] == ["hung", "well"]
+        assert time.monotonic() - before < 0.05
+        with pytest.raises(DeadlineExceeded, match="Kill"):
+            await world.tasks.kill(hung, signal.SIGTERM)
+        await world.tasks.kill(well, signal.SIGKILL)
+        await world.tasks.wait(well)
+        await world.tasks.delete(well)
     await world.tasks.kill(hung, signal.SIGKILL)
     await world.tasks.wait(hung)
     await world.tasks.delete(hung)

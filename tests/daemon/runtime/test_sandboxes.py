@@ -12,8 +12,7 @@ from moorage_api.containers import Runtime
 from moorage_api.errors import AlreadyExists, FailedPrecondition, NotFound, Unimplemented
 from moorage_api.runtime import Status
 from moorage_api.sandboxes import SandboxController, SandboxSpec
-from mooraged.runtime.bundle import Bundle
-from support.measure import processes_named
+from mooraged.runtime.bundle import Bundle, Record
 from support.runtime import DEBIAN, NAMESPACE, OURS, World
 
 
@@ -30,20 +29,10 @@ def spec(id: str, *namespaces: str) -> SandboxSpec:
     return SandboxSpec(id, Runtime(OURS), hostname="pod", namespaces=namespaces or ("network", "ipc", "uts"))
 
 
-def shim_pid(world: World, id: str) -> int:
-    endpoint = Bundle(world.sandbox_folder, NAMESPACE, id).endpoint()
-    assert endpoint is not None
-    return endpoint.bootstrap.pid
-
-
 def zygote(world: World) -> int:
     assert world.launcher is not None
     assert world.launcher._process is not None
     return world.launcher._process.pid
-
-
-def shims(world: World) -> set[int]:
-    return set(processes_named(world.tag, ["moorage-shim"]))
 
 
 async def start_container(world: World, id: str, pod: str, *args: str) -> str:
@@ -71,7 +60,7 @@ async def test_a_sandbox_is_started_stopped_and_removed(world: World) -> None:
     with pytest.raises(NotFound):
         pods(world).status("pod")
     assert world.topics("pod") == ["/sandboxes/create", "/sandboxes/start", "/sandboxes/exit"]
-    await world.until(lambda: not shims(world), "the shim has ended")
+    await world.until(lambda: not world.sockets, "the shim has ended")
     assert world.leftovers() == []
 
 
@@ -79,7 +68,7 @@ async def test_containers_share_one_shim(world: World) -> None:
     pod = await pods(world).start(spec("pod"))
     await start_container(world, "one", "pod")
     await start_container(world, "two", "pod")
-    assert shims(world) == {shim_pid(world, "pod")}
+    assert len(world.sockets) == 1
     await world.tasks.kill("one", signal.SIGKILL)
     await world.tasks.wait("one")
     await world.tasks.delete("one")
@@ -121,7 +110,7 @@ async def test_a_killed_shim_takes_its_pod_along(world: World) -> None:
     await start_container(world, "inside", "pod")
     waiting = asyncio.gather(pods(world).wait("pod"), world.tasks.wait("inside"))
     await asyncio.sleep(0)
-    os.kill(shim_pid(world, "pod"), signal.SIGKILL)
+    os.kill(world.shim_pid("pod"), signal.SIGKILL)
     status, exit = await asyncio.wait_for(waiting, 5)
     assert status.state == "notready"
     assert exit.status == 137
@@ -136,8 +125,8 @@ async def test_a_hung_shim_is_ended_by_force(world: World) -> None:
     await world.restart(shutdown_timeout=0.5)
     await pods(world).start(spec("pod"))
     await start_container(world, "inside", "pod")
-    os.kill(shim_pid(world, "pod"), signal.SIGSTOP)
-    await asyncio.wait_for(pods(world).stop("pod", timeout=0.5), 10)
+    with world.hung("pod"):
+        await asyncio.wait_for(pods(world).stop("pod", timeout=0.5), 10)
     assert pods(world).status("pod").state == "notready"
     assert world.tasks.get("inside").status is Status.STOPPED
     await world.tasks.delete("inside")
@@ -179,13 +168,26 @@ async def test_a_pod_that_died_while_the_daemon_was_away(world: World) -> None:
     await pods(world).start(spec("pod"))
     await start_container(world, "inside", "pod")
     await world.stop()
-    os.kill(shim_pid(world, "pod"), signal.SIGKILL)
+    os.kill(world.shim_pid("pod"), signal.SIGKILL)
     await world.start()
     assert pods(world).status("pod").state == "notready"
     assert world.tasks.get("inside").exit_status == 137
     await world.tasks.delete("inside")
     await pods(world).shutdown("pod")
     await world.until(lambda: not world.leftovers(), "all is removed")
+
+
+async def test_a_stop_that_was_cut_short_is_finished(world: World) -> None:
+    status = await pods(world).start(spec("pod"))
+    await start_container(world, "inside", "pod")
+    await world.stop()
+    Bundle(world.sandbox_folder, NAMESPACE, "pod").write_record(Record(status.pid, status.created_at, exited=True))
+    await world.start()
+    assert pods(world).status("pod").state == "notready"
+    await pods(world).shutdown("pod")
+    await world.until(lambda: not world.sockets, "the shim has ended")
+    assert (await world.tasks.delete("inside")).status == 137
+    assert world.leftovers() == []
 
 
 async def test_half_made_ones_are_undone(world: World) -> None:
@@ -199,7 +201,7 @@ async def test_half_made_ones_are_undone(world: World) -> None:
     assert [pod.id for pod in pods(world).list()] == ["kept"]
     assert world.tasks.list() == []
     await pods(world).shutdown("kept")
-    await world.until(lambda: not world.leftovers() and not shims(world), "all is undone")
+    await world.until(lambda: not world.leftovers() and not world.sockets, "all is undone")
 
 
 async def test_a_shim_without_sandboxes(world: World) -> None:
