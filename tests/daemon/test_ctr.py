@@ -7,81 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support.daemon import Daemon
+from support.ctr import Ctr, lines
 from support.images import ImageSpec, digest_of
+from support.terminal import wait_until
 
 RUNTIME = "io.containerd.runc.v2"
-
-
-def lines(text: str) -> list[list[str]]:
-    """The words of a table's rows, without its head."""
-    return [line.split() for line in text.splitlines()[1:] if line.strip()]
-
-
-def eventually(check: Callable[[], bool], what: str, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
-
-
-class Ctr:
-    """`ctr` in one namespace of a daemon."""
-
-    def __init__(self, daemon: Daemon, namespace: str) -> None:
-        self.daemon = daemon
-        self.namespace = namespace
-        self._fifos = str(daemon.folder / "fifos")
-
-    def __call__(self, *words: str) -> str:
-        return self.daemon.run("ctr", "-n", self.namespace, *words)
-
-    def fails(self, *words: str) -> str:
-        """The error of a command that must fail."""
-        done = self.daemon.call("ctr", "-n", self.namespace, *words)
-        assert done.returncode != 0, done.stdout
-        return done.stderr
-
-    def run(self, image: str, id: str, *command: str) -> None:
-        self("run", "-d", "--fifo-dir", self._fifos, image, id, *command)
-
-    def execute(self, id: str, *command: str) -> str:
-        return self(
-            "tasks", "exec", "--fifo-dir", self._fifos, "--exec-id", f"exec-{time.monotonic_ns()}", id, *command
-        )
-
-    def tasks(self) -> dict[str, str]:
-        """Ids and states."""
-        return {words[0]: words[-1] for words in lines(self("tasks", "ls"))}
-
-
-@pytest.fixture(scope="module")
-def ctr(shared_daemon: Daemon) -> Ctr:
-    return Ctr(shared_daemon, "default")
-
-
-@pytest.fixture(scope="module")
-def pulled(ctr: Ctr, busybox: str) -> str:
-    """The image, pulled by `ctr`: its own resolver, our content store, differ and snapshotter."""
-    assert "done: " in ctr("images", "pull", "--plain-http", busybox)
-    return busybox
-
-
-@pytest.fixture
-def web(ctr: Ctr, pulled: str) -> Iterator[str]:
-    """A container that runs until it is stopped."""
-    id = f"web-{time.monotonic_ns()}"
-    ctr.run(pulled, id, "sleep", "1000")
-    yield id
-    ctr.daemon.call("ctr", "tasks", "rm", "-f", id)
-    ctr("containers", "rm", id)
 
 
 def test_version(ctr: Ctr) -> None:
@@ -149,12 +85,12 @@ def test_a_container_from_run_to_rm(ctr: Ctr, pulled: str) -> None:
     assert "already exists" in ctr.fails("run", "-d", pulled, "life", "true")
     assert ctr.tasks()["life"] == "RUNNING"
     ctr("tasks", "kill", "-s", "SIGKILL", "life")
-    eventually(lambda: ctr.tasks()["life"] == "STOPPED", "the task stops")
+    wait_until(lambda: ctr.tasks()["life"] == "STOPPED", "the task stops")
     ctr.daemon.call("ctr", "tasks", "rm", "life")
     assert "life" not in ctr.tasks()
     ctr("containers", "rm", "life")
     assert "life" not in ctr("containers", "ls")
-    eventually(lambda: "life" not in ctr("snapshots", "ls"), "the snapshot is removed")
+    wait_until(lambda: "life" not in ctr("snapshots", "ls"), "the snapshot is removed")
 
 
 def test_exec(ctr: Ctr, web: str) -> None:
@@ -220,10 +156,10 @@ def test_events(ctr: Ctr, pulled: str, tmp_path: Path) -> None:
     with watched(ctr, log):
         ctr.run(pulled, "told", "sleep", "1000")
         ctr("tasks", "kill", "-s", "SIGKILL", "told")
-        eventually(lambda: ctr.tasks()["told"] == "STOPPED", "the task stops")
+        wait_until(lambda: ctr.tasks()["told"] == "STOPPED", "the task stops")
         ctr.daemon.call("ctr", "tasks", "rm", "told")
         ctr("containers", "rm", "told")
-        eventually(lambda: "/containers/delete" in log.read_text(), "the last event is heard")
+        wait_until(lambda: "/containers/delete" in log.read_text(), "the last event is heard")
     told = [line.split(maxsplit=6) for line in log.read_text().splitlines()]
     mine = [(words[4], words[5], json.loads(words[6])) for words in told if '"told"' in words[6]]
     topics = [topic for _, topic, _ in mine if topic != "/snapshot/remove"]
