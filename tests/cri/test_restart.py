@@ -165,7 +165,7 @@ def test_a_caller_that_goes_away_leaves_nothing(daemon: Daemon, client: CriClien
     config = pod_config()
     for _ in range(3):
         with pytest.raises(grpc.RpcError):
-            client.RunPodSandbox(config=config, timeout=0.03)
+            client.RunPodSandbox(config=config, deadline=0.03)
     plugin = daemon.root / "io.containerd.grpc.v1.cri"
     _until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
     assert list(client.ListPodSandbox().items) == []

@@ -55,25 +55,25 @@ class RunPodSandbox:
         undo.push("record", lambda: cri.run(forget, cri, sandbox.id))
         # The folder comes first and is marked last: by it an interrupted pod is known after a crash.
         folder.mkdir(mode=0o750, parents=True)
-        await together(
-            cri.run(files.write, folder, sandbox.config),
-            cri.run(_record, cri, sandbox),
-            self._start(sandbox, specification, attachment, undo),
-        )
+        if sandbox.host_network:
+            await together(self._start(sandbox, specification, undo), cri.run(_keep, cri, sandbox))
+        else:
+            # While CNI's programs run, the daemon has nothing else to do; while the shim starts, it has.
+            await self._start(sandbox, specification, undo)
+            await together(self._attach(sandbox, attachment, undo), cri.run(_keep, cri, sandbox))
         files.mark_made(folder)
 
-    async def _start(
-        self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, attachment: Attachment, undo: Undo
-    ) -> None:
+    async def _start(self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, undo: Undo) -> None:
         controller = self._cri.k8s.sandbox_controller
         undo.push("shim", lambda: teardown.end_shim(self._cri, sandbox.id))
         # Not to be cut short: only when it has ended is it known what there is to take back.
         status = await finish(controller.start(specification))
         sandbox.path = status.path
-        if not sandbox.host_network:
-            undo.push("network", lambda: teardown.end_network(self._cri, sandbox.id))
-            pinned = replace(attachment, netns=f"{status.path}/ns/net")
-            sandbox.network = await self._cri.network.attach(pinned)
+
+    async def _attach(self, sandbox: Sandbox, attachment: Attachment, undo: Undo) -> None:
+        undo.push("network", lambda: teardown.end_network(self._cri, sandbox.id))
+        pinned = replace(attachment, netns=f"{sandbox.path}/ns/net")
+        sandbox.network = await self._cri.network.attach(pinned)
 
 
 def forget(cri: Cri, id: str) -> None:
@@ -96,8 +96,9 @@ def _sandbox(request: cri_pb2.RunPodSandboxRequest, handler: RuntimeHandler) -> 
     )
 
 
-def _record(cri: Cri, sandbox: Sandbox) -> None:
-    """The lease, then the record: a lease without a record is taken for a leftover, never the reverse."""
+def _keep(cri: Cri, sandbox: Sandbox) -> None:
+    """The files, the lease, the record: what comes later refers to what came before."""
+    files.write(cri.sandbox_folder(sandbox.id), sandbox.config)
     cri.k8s.leases.create(sandbox.id, {labels.KIND: labels.KIND_SANDBOX})
     cri.k8s.sandboxes.create(
         sandboxes.Sandbox(
