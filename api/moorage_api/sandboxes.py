@@ -53,6 +53,8 @@ class SandboxSpec:
     `namespaces` names those to be made anew and pinned: any of `network`, `ipc`, `uts`, `pid`. Each appears as
     `<path>/ns/<net|ipc|uts|pid>` where `path` is `SandboxStatus.path`; a tmpfs for `/dev/shm` of `shm_size` bytes at
     `<path>/shm` when IPC is the pod's own and `shm_size` is not zero. A new network namespace has its loopback up.
+    `netns` is the path of a network namespace that the client made, for shims that have to know it; `namespaces` does
+    not name the network then.
     """
 
     id: str
@@ -62,6 +64,7 @@ class SandboxSpec:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     shm_size: int = 64 << 20
     annotations: Mapping[str, str] = field(default_factory=dict)
+    netns: str = ""
 
 
 @dataclass(frozen=True, slots=True)

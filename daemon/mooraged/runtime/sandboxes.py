@@ -199,6 +199,7 @@ class Sandboxes:
         request = pb.CreateSandboxRequest(
             sandbox_id=spec.id,
             bundle_path=str(state.bundle.path),
+            netns_path=spec.netns,
             options=convert.any_message(value),
             annotations=dict(spec.annotations),
         )
