@@ -20,8 +20,9 @@ from moorage_api.wire.shim_v3_pb2 import DeleteResponse
 from moorage_api.wire.types_pb2 import RuntimeInfo
 from moorage_shim import oci, options
 from moorage_shim.cleanup import clean_up
-from moorage_shim.detach import run_detached
+from moorage_shim.detach import keep, prepare, serve
 from moorage_shim.processes import find_program
+from moorage_shim.rest import open_fds
 from moorage_shim.shim import ShimConfig
 from moorage_shim.sockets import SCHEME, is_served, listen, socket_path
 
@@ -116,17 +117,15 @@ def _start(arguments: Arguments) -> None:
         )
         with listen(path) as listener:
             if os.fork() == 0:
-                _become_shim(config, listener)
+                _keep(config, listener)
     _write(_started(SCHEME + path, bootstrap=params is not None))
 
 
-def _become_shim(config: ShimConfig, listener: socket.socket) -> NoReturn:
-    try:
-        run_detached(config, listener, lambda: None)
-    except OSError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-    finally:
-        os._exit(1)
+def _keep(config: ShimConfig, listener: socket.socket) -> NoReturn:
+    """In the child: containerd waits for the end of the output, so it is given up at once."""
+    prepare()
+    handed = [fd for fd in open_fds() if fd > 2]
+    keep(lambda channel: serve(channel, config, listener, lambda: None), handed)
 
 
 def _started(address: str, *, bootstrap: bool) -> bytes:

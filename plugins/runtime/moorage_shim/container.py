@@ -87,6 +87,17 @@ class Container:
         self._publish_create()
         self.init.announced.set(None)
 
+    def wake(self) -> None:
+        """Go on after a rest: watch what was watched, and wait for the processes that live."""
+        for process in (self.init, *self.execs.values()):
+            if process.streams is not None:
+                process.streams.wake()
+            if process.pid and not process.exited.done:
+                future = self.host.forker.reaper.watch(process.pid, adopted=True)
+                self._loop.background(self._follow(process, future), f"exit of {self.id}/{process.exec_id}")
+        if self._oom is not None:
+            self._oom.wake()
+
     async def start(self, exec_id: str, timeout: float | None) -> int:
         """Start the first process, or an added one; returns its pid."""
         process = self.process(exec_id)

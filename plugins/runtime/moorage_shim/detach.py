@@ -1,4 +1,4 @@
-"""How a forked process becomes a shim that nobody's death concerns."""
+"""How a forked process becomes a shim that nobody's death concerns: first its keeper, and in it a worker."""
 
 from __future__ import annotations
 
@@ -6,42 +6,87 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from moorage_api.linux import syscalls
 from moorage_shim import log
-from moorage_shim.shim import ShimConfig, serve
+from moorage_shim.keeper import Exits, Keeper
+from moorage_shim.shim import ShimConfig, Worker
 
 # A shim is the last but the daemon to be killed for want of memory; the kubelet's convention for runtimes.
 _OOM_SCORE = "-998"
 _LOG = "shim.log"
+_NAME = b"moorage-shim"
+
+Begin = Callable[[socket.socket], None]
+"""What the first worker does with its socket to the keeper: find out which shim it is, then `serve`."""
 
 
-def run_detached(config: ShimConfig, listener: socket.socket, ready: Callable[[], None]) -> NoReturn:
-    """In the child of a fork: leave the parent's behind, call `ready`, serve on the listening socket, and exit.
-
-    An error before `ready` is raised, since nothing of the shim is there yet.
+def keep(begin: Begin, handed: Sequence[int]) -> NoReturn:
+    """In the child of a fork, whose parent has called `prepare`: become a keeper and serve to the end. `handed` are all
+    descriptors that are open; the first worker gets them, and the keeper lets go of them.
     """
-    os.setsid()
-    os.chdir("/")
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def work(channel: socket.socket, state: bytes, exits: Exits) -> NoReturn:
+        try:
+            syscalls.set_parent_death_signal(signal.SIGKILL)
+            syscalls.set_process_name("moorage-worker")
+            gc.enable()
+            if state:
+                Worker.woken(channel, state, exits).run()
+            else:
+                begin(channel)
+            os._exit(0)
+        except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
+            log.failure("the shim failed", error)
+        finally:
+            os._exit(1)
+
+    try:
+        _detach()
+        status = Keeper(work, handed).run()
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    except BaseException as error:  # noqa: BLE001 - as above
+        log.failure("a keeper failed", error)
+    finally:
+        os._exit(1)
+
+
+def serve(channel: socket.socket, config: ShimConfig, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """In the first worker: be this shim. `ready` is called when nothing can fail any more but the shim itself; an error
+    before is raised."""
     _redirect(config.bundle)
-    syscalls.set_process_name("moorage-shim")
+    worker = Worker(channel, config)
+    worker.begin(listener)
+    ready()
+    log.info(f"shim of {config.namespace}/{config.id} is process {os.getppid()}")
+    worker.run()
+
+
+def prepare() -> None:
+    """What a process does before it forks keepers, and they inherit: no input and output, no current folder, and the
+    signals that end other processes ignored, since the containers need it: a shim ends when it is told to, or by
+    SIGKILL."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    os.chdir("/")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write(_OOM_SCORE)
-    ready()
-    status = 1
-    try:
-        _close_others(listener.fileno())
-        gc.enable()
-        serve(config, listener)
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
-        log.failure("the shim failed", error)
-    finally:
-        os._exit(status)
+
+
+def _detach() -> None:
+    os.setsid()
+    os.dup2(1, 2)
+    syscalls.set_child_subreaper()
+    comm = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(comm, _NAME)
+    os.close(comm)
 
 
 def _redirect(bundle: str) -> None:
@@ -49,21 +94,12 @@ def _redirect(bundle: str) -> None:
 
     The FIFO is opened for both directions: without a reader a line is lost, and nothing waits.
     """
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     try:
-        out = os.open(os.path.join(bundle, "log"), os.O_RDWR | os.O_NONBLOCK)
+        out = os.open(os.path.join(bundle, "log"), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        out = os.open(os.path.join(bundle, _LOG), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for fd in (1, 2):
-        os.dup2(out, fd)
+        out = os.open(os.path.join(bundle, _LOG), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for target, fd in ((0, null), (1, out), (2, out)):
+        os.dup2(fd, target)
     os.close(out)
     os.close(null)
-
-
-def _close_others(keep: int) -> None:
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
-        if fd > 2 and fd != keep:
-            with suppress(OSError):
-                os.close(fd)

@@ -27,6 +27,8 @@ class Host:
     forker: Forker
     publisher: Publisher
     namespace: str
+    # The process that the shim is known by.
+    pid: int
 
     def publish(self, topic: str, event: Message) -> None:
         """Publish under `/tasks/`."""
@@ -68,7 +70,7 @@ async def launch_process(
             else:
                 process.streams.start()
             process.pid = read_pid(request.pid_file)
-            return host.forker.reaper.watch(process.pid)
+            return host.forker.reaper.watch(process.pid, adopted=True)
     except BaseException:
         process.pid = 0
         await process.release()

@@ -30,12 +30,16 @@ _BATCH = 64
 
 
 class Future(Generic[T]):
-    """A result that comes later. Awaiting it from several coroutines is fine."""
+    """A result that comes later. Awaiting it from several coroutines is fine.
 
-    __slots__ = ("_callbacks", "_error", "_loop", "_value", "done")
+    One that is `dormant` may take days: a loop all of whose tasks wait for such has nothing to do.
+    """
 
-    def __init__(self, loop: Loop) -> None:
+    __slots__ = ("_callbacks", "_error", "_loop", "_value", "done", "dormant")
+
+    def __init__(self, loop: Loop, *, dormant: bool = False) -> None:
         self._loop = loop
+        self.dormant = dormant
         self._callbacks: list[Callable[[Future[T]], object]] = []
         self._value: T | None = None
         self._error: BaseException | None = None
@@ -71,6 +75,14 @@ class Future(Generic[T]):
         else:
             self._callbacks.append(callback)
 
+    def __getstate__(self) -> tuple[object, ...]:
+        """All but who waits: tasks are started anew after a rest."""
+        return self._loop, self.dormant, self.done, self._value, self._error
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._loop, self.dormant, self.done, self._value, self._error = state
+        self._callbacks = []
+
     def _finish(self) -> None:
         self.done = True
         for callback in self._callbacks:
@@ -94,7 +106,13 @@ class Task(Future[T]):
         self._coroutine = coroutine
         self._awaited = False
         self._waits: Future[Any] | None = None
+        loop.tasks.add(self)
         loop.soon(self._step, None)
+
+    @property
+    def rests(self) -> bool:
+        """Whether it waits for what may take days."""
+        return self._waits is not None and self._waits.dormant
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Raise `Cancelled` where the coroutine waits, now; its cleaning up may take longer. Not for one's own task."""
@@ -113,6 +131,10 @@ class Task(Future[T]):
     def _step(self, waited: Future[Any] | None) -> None:
         if not self.done and waited is self._waits:
             self._run(self._coroutine.send, None)
+
+    def _finish(self) -> None:
+        self._loop.tasks.discard(self)
+        super()._finish()
 
     def _run(self, advance: Callable[[Any], Any], argument: BaseException | None) -> None:
         try:
@@ -178,14 +200,30 @@ class Lock:
 
 
 class Loop:
-    """One thread's epoll, timers and tasks."""
+    """One thread's epoll, timers and tasks.
+
+    When nothing has happened for `patience` seconds and all tasks rest, `on_rest` is called, if it is set.
+    """
 
     def __init__(self) -> None:
+        self.tasks: set[Task[Any]] = set()
+        self.patience = 0.3
+        self.on_rest: Callable[[], object] | None = None
         self._epoll = select.epoll()
         self._handlers: dict[int, tuple[int, Callable[[int], object]]] = {}
         self._ready: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of epoll itself."""
+        return self._epoll.fileno()
+
+    @property
+    def watched(self) -> dict[int, int]:
+        """What is watched, and for which events."""
+        return {fd: events for fd, (events, _) in self._handlers.items()}
 
     def soon(self, function: Callable[..., object], *args: object) -> None:
         """Call in the next round."""
@@ -269,7 +307,12 @@ class Loop:
         self._epoll.close()
 
     def _round(self) -> None:
-        for fd, events in self._epoll.poll(self._timeout(), _BATCH):
+        timeout = self._timeout()
+        resting = timeout < 0 and self.on_rest is not None and all(task.rests for task in self.tasks)
+        ready = self._epoll.poll(self.patience if resting else timeout, _BATCH)
+        if resting and not ready and self.on_rest is not None:
+            self.on_rest()
+        for fd, events in ready:
             entry = self._handlers.get(fd)
             if entry is not None:
                 self._call(entry[1], (events,))

@@ -23,11 +23,18 @@ class OomWatch:
         folder = cgroup.path("memory")
         self._counter = os.path.join(folder, "memory.oom_control" if cgroup.version == 1 else "memory.events")
         self._fds: list[int] = []
+        self._v1 = cgroup.version == 1
         self._count = self._read()
         self.killed = False
         if folder:
             with suppress(OSError):
-                self._watch_v1(folder) if cgroup.version == 1 else self._watch_v2()
+                self._open(folder)
+                self.wake()
+
+    def wake(self) -> None:
+        """Go on watching, after a rest."""
+        if self._fds:
+            self._loop.watch(self._fds[-1], READ if self._v1 else URGENT, self._on_v1 if self._v1 else self._on_v2)
 
     def check(self) -> bool:
         """Look now; returns `killed`. Called at an exit too, so that the news of its cause comes before it."""
@@ -52,30 +59,25 @@ class OomWatch:
                 return int(value)
         return 0
 
-    def _watch_v1(self, folder: str) -> None:
-        control = os.open(self._counter, os.O_RDONLY | os.O_CLOEXEC)
-        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._fds += [control, event]
-        write_file(os.path.join(folder, "cgroup.event_control"), f"{event} {control}")
-        self._loop.watch(event, READ, lambda _: self._on_v1(event))
+    def _open(self, folder: str) -> None:
+        self._fds.append(os.open(self._counter, os.O_RDONLY | os.O_CLOEXEC))
+        if self._v1:
+            event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._fds.append(event)
+            write_file(os.path.join(folder, "cgroup.event_control"), f"{event} {self._fds[0]}")
 
-    def _on_v1(self, event: int) -> None:
+    def _on_v1(self, _: int) -> None:
         """Also comes when the group is removed; then there is no file to read."""
         with suppress(BlockingIOError):
-            os.eventfd_read(event)
+            os.eventfd_read(self._fds[-1])
         self.check()
         if not os.path.exists(self._counter):
             self.close()
 
-    def _watch_v2(self) -> None:
-        events = os.open(self._counter, os.O_RDONLY | os.O_CLOEXEC)
-        self._fds.append(events)
-        self._loop.watch(events, URGENT, lambda _: self._on_v2(events))
-
-    def _on_v2(self, events: int) -> None:
+    def _on_v2(self, _: int) -> None:
         """The file counts as seen once it has been read through the watched descriptor."""
         try:
-            os.pread(events, 4096, 0)
+            os.pread(self._fds[-1], 4096, 0)
         except OSError:
             self.close()
         self.check()

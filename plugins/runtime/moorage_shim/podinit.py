@@ -8,11 +8,15 @@ from contextlib import suppress
 from typing import NoReturn
 
 from moorage_api.linux import syscalls
-from moorage_shim.processes import become_child
+from moorage_shim.cgroups import read_file
+from moorage_shim.processes import become_child, kill_quietly
+
+_NAME = "moorage-pod"
+_FILE = "pod.pid"
 
 
 def start_init() -> int:
-    """Fork the first process of a new PID namespace; returns its pid. It dies with the shim.
+    """Fork the first process of a new PID namespace; returns its pid. It lives until `end_init`.
 
     The shim itself stays where it is: entering a PID namespace only concerns children that come later, and it is
     left again at once.
@@ -31,12 +35,31 @@ def start_init() -> int:
     return pid
 
 
+def write_init(path: str, pid: int) -> None:
+    """Note in a pod's folder which process its init is, for who must end it when the shim is dead."""
+    with open(os.path.join(path, _FILE), "w", encoding="ascii") as file:
+        file.write(str(pid))
+
+
+def end_init(path: str) -> None:
+    """Kill the init of the pod in that folder, and with it all in its namespace; nothing where there is none.
+
+    Its name is compared: the pid may be another process's by now.
+    """
+    file = os.path.join(path, _FILE)
+    pid = read_file(file)
+    if pid and read_file(f"/proc/{pid}/comm").strip() == _NAME:
+        kill_quietly(int(pid), signal.SIGKILL)
+    with suppress(FileNotFoundError):
+        os.unlink(file)
+
+
 def _run() -> NoReturn:
     """Reap until killed. An init gets no signal that it has no handler for, but SIGKILL from outside."""
     try:
-        become_child()
+        become_child(outlives=True)
         _release_fds()
-        syscalls.set_process_name("moorage-pod")
+        syscalls.set_process_name(_NAME)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         while True:
             _reap()

@@ -34,7 +34,7 @@ class Process:
         self.streams: Streams | None = None
         # The kernel's end of it, as soon as it is known; and the report, after output and record are safe.
         self.ended: Ended | None = None
-        self.exited: Future[Ended] = Future(loop)
+        self.exited: Future[Ended] = Future(loop, dormant=True)
         # The exit is not told before the start has been: clients rely on the order of the events.
         self.announced: Future[None] = Future(loop)
 

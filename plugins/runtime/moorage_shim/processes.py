@@ -45,7 +45,8 @@ class Ended(NamedTuple):
 
 
 class Reaper:
-    """Reaps every child on SIGCHLD and tells who waits for it."""
+    """Tells who waits for them of the ends of children: this process's own, which it reaps on SIGCHLD, and those that
+    its keeper reaps and tells it of (`adopted`)."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -56,6 +57,11 @@ class Reaper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         loop.watch(self._wakeup, READ, self._on_signal)
+
+    @property
+    def fds(self) -> tuple[int, int]:
+        """Its own descriptors."""
+        return self._wakeup, self._write
 
     def close(self) -> None:
         """Reap no more."""
@@ -76,15 +82,23 @@ class Reaper:
             if not self._launches:
                 self._strangers.clear()
 
-    def watch(self, pid: int) -> Future[Ended]:
-        """The end of a child; also of one that ended during the `launching` block."""
-        future: Future[Ended] = Future(self._loop)
+    def watch(self, pid: int, *, adopted: bool = False) -> Future[Ended]:
+        """The end of a child; also of one that ended during the `launching` block. An adopted one may live for days."""
+        future: Future[Ended] = Future(self._loop, dormant=adopted)
         ended = self._strangers.pop(pid, None)
         if ended is not None:
             future.set(ended)
         else:
             self._waiting[pid] = future
         return future
+
+    def ended(self, pid: int, ended: Ended) -> None:
+        """A child has ended."""
+        future = self._waiting.pop(pid, None)
+        if future is not None:
+            future.set(ended)
+        elif self._launches:
+            self._strangers[pid] = ended
 
     def _on_signal(self, _: int) -> None:
         while read_some(self._wakeup, 4096):
@@ -97,15 +111,7 @@ class Reaper:
                 return
             if not pid:
                 return
-            self.ended(pid, Ended(_status(raw), now))
-
-    def ended(self, pid: int, ended: Ended) -> None:
-        """Tell that a child has ended."""
-        future = self._waiting.pop(pid, None)
-        if future is not None:
-            future.set(ended)
-        elif self._launches:
-            self._strangers[pid] = ended
+            self.ended(pid, Ended(exit_status(raw), now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +264,8 @@ def _place_fds(fds: Mapping[int, int]) -> None:
         os.dup2(fd, target, inheritable=True)
 
 
-def _status(raw: int) -> int:
+def exit_status(raw: int) -> int:
+    """What wait(2) gave, as a shell has it: the exit code, or 128 plus the signal."""
     return 128 + os.WTERMSIG(raw) if os.WIFSIGNALED(raw) else os.WEXITSTATUS(raw)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from moorage_shim.cgroups import Cgroup
 from moorage_shim.launching import Host
 from moorage_shim.loop import Future
 from moorage_shim.namespaces import PodNamespaces
-from moorage_shim.podinit import start_init
-from moorage_shim.processes import Ended, kill_quietly
+from moorage_shim.podinit import end_init, start_init, write_init
+from moorage_shim.processes import Ended
 from moorage_shim.tasks import Tasks
 
 SERVICE = "containerd.runtime.sandbox.v1.Sandbox"
@@ -53,7 +52,12 @@ class Sandbox:
         self._tasks = tasks
         self._on_shutdown = on_shutdown
         self._pod: _Pod | None = None
-        self._stopped: Future[Ended] = Future(self._loop)
+        self._stopped: Future[Ended] = Future(self._loop, dormant=True)
+
+    def wake(self) -> None:
+        """Go on after a rest."""
+        if self._pod is not None and self._pod.init:
+            self._watch_init(self._pod)
 
     @property
     def active(self) -> bool:
@@ -81,7 +85,7 @@ class Sandbox:
             raise FailedPrecondition(f"sandbox {pod.id} is stopped")
         pod.started = True
         pod.created_at = pod.created_at or time.time_ns()
-        answer = pb.StartSandboxResponse(pid=_pid(pod))
+        answer = pb.StartSandboxResponse(pid=_pid(pod, self._host.pid))
         answer.created_at.FromNanoseconds(pod.created_at)
         return answer
 
@@ -112,7 +116,9 @@ class Sandbox:
     async def SandboxStatus(self, request: pb.SandboxStatusRequest, _: float | None) -> Message:
         pod = self._get(request.sandbox_id)
         ready = pod.started and pod.ended is None
-        answer = pb.SandboxStatusResponse(sandbox_id=pod.id, pid=_pid(pod), state=READY if ready else NOT_READY)
+        answer = pb.SandboxStatusResponse(
+            sandbox_id=pod.id, pid=_pid(pod, self._host.pid), state=READY if ready else NOT_READY
+        )
         if pod.created_at:
             answer.created_at.FromNanoseconds(pod.created_at)
         if pod.ended is not None:
@@ -153,10 +159,14 @@ class Sandbox:
         """A PID namespace's init comes first: the helper pins its namespace with the others."""
         if "pid" in pod.plan.kinds:
             pod.init = start_init()
-            future = self._host.forker.reaper.watch(pod.init)
-            future.then(lambda ended: self._on_init_end(pod, ended))
+            write_init(pod.plan.path, pod.init)
+            self._watch_init(pod)
         plan, init = pod.plan, pod.init
         await self._host.forker.call(lambda: namespaces.make(plan, init), _MAKE_TIMEOUT, "pod namespaces")
+
+    def _watch_init(self, pod: _Pod) -> None:
+        future = self._host.forker.reaper.watch(pod.init, adopted=True)
+        future.then(lambda ended: self._on_init_end(pod, ended))
 
     def _on_init_end(self, pod: _Pod, future: Future[Ended]) -> None:
         """The kernel has killed all that ran in the namespace: the sandbox is of no use any more."""
@@ -164,13 +174,14 @@ class Sandbox:
         if pod is self._pod and pod.ended is None:
             log.warning(f"the init of sandbox {pod.id} has ended")
             pod.ended = future.result()
+            end_init(pod.plan.path)
             namespaces.unpin(pod.plan.path)
             self._stopped.set(pod.ended)
 
     def _end_init(self, pod: _Pod) -> None:
         if pod.init:
-            pid, pod.init = pod.init, 0
-            kill_quietly(pid, signal.SIGKILL)
+            pod.init = 0
+            end_init(pod.plan.path)
 
     async def _kill_containers(self, timeout: float) -> None:
         running = [each for each in self._tasks.containers.values() if each.init.pid and each.init.ended is None]
@@ -199,9 +210,9 @@ def _plan(request: pb.CreateSandboxRequest) -> PodNamespaces:
     return PodNamespaces(path, tuple(options.namespaces), options.hostname, dict(options.sysctls), options.shm_size)
 
 
-def _pid(pod: _Pod) -> int:
+def _pid(pod: _Pod, shim: int) -> int:
     """The process that the sandbox lives by: the PID namespace's init, else the shim."""
-    return pod.init or os.getpid()
+    return pod.init or shim
 
 
 def _parent(cgroup: Cgroup) -> Cgroup:

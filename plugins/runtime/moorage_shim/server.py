@@ -72,6 +72,12 @@ class Server:
         for connection in list(self._connections):
             connection.close()
 
+    def wake(self) -> None:
+        """Go on after a rest."""
+        self._loop.watch(self._listener.fileno(), READ, self._on_client)
+        for connection in self._connections:
+            connection.wake()
+
     async def answer(self, call: ttrpc.RequestReceived) -> Message:
         """Do what is asked. `Unimplemented` for what this shim does not serve."""
         method = self._methods.get((call.service, call.method))
@@ -106,7 +112,14 @@ class _Connection:
         self._socket = client
         self._protocol = ttrpc.Server()
         self._unsent = bytearray()
+        self._calls: dict[int, ttrpc.RequestReceived] = {}
         loop.watch(client.fileno(), READ, self._on_ready)
+
+    def wake(self) -> None:
+        """Go on after a rest: what waits for an answer asks anew."""
+        self._loop.watch(self._socket.fileno(), READ | WRITE if self._unsent else READ, self._on_ready)
+        for call in self._calls.values():
+            self._loop.background(self._serve(call), call.method)
 
     def close(self) -> None:
         """End the connection; calls that run go on, and their answers are dropped."""
@@ -131,6 +144,7 @@ class _Connection:
         try:
             for event in self._protocol.receive(data):
                 if isinstance(event, ttrpc.RequestReceived):
+                    self._calls[event.stream] = event
                     self._loop.background(self._serve(event), event.method)
                 elif isinstance(event, ttrpc.Reply):
                     self._send(event.data)
@@ -147,6 +161,7 @@ class _Connection:
         except Exception as error:  # noqa: BLE001 - a defect: the caller learns that much, the log the rest
             log.failure(f"{call.service}/{call.method}", error)
             data = self._protocol.fail(call.stream, Internal(f"{type(error).__name__}: {error}"))
+        self._calls.pop(call.stream, None)
         self._send(data)
 
     def _send(self, data: bytes) -> None:

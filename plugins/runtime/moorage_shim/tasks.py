@@ -34,6 +34,11 @@ class Tasks:
         self._creating: set[str] = set()
         self.containers: dict[str, Container] = {}
 
+    def wake(self) -> None:
+        """Go on after a rest."""
+        for container in self.containers.values():
+            container.wake()
+
     def get(self, id: str) -> Container:
         """`NotFound` for what has not been created here."""
         try:
@@ -153,7 +158,7 @@ class Tasks:
     async def Connect(self, request: pb.ConnectRequest, _: float | None) -> Message:
         container = self.containers.get(request.id)
         pid = container.init.pid if container is not None else 0
-        return pb.ConnectResponse(shim_pid=os.getpid(), task_pid=pid, version=_VERSION)
+        return pb.ConnectResponse(shim_pid=self._host.pid, task_pid=pid, version=_VERSION)
 
     async def Shutdown(self, request: pb.ShutdownRequest, _: float | None) -> Message:
         if not self.containers and not self._creating:

@@ -8,7 +8,9 @@ with all that it does for a container but the OCI runtime itself, until nothing 
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import suppress
+from typing import NoReturn
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
@@ -18,11 +20,12 @@ from moorage_api.wire import events_ttrpc_pb2
 from moorage_api.wire import shim_v3_pb2 as pb
 from moorage_shim import log, publisher
 from moorage_shim.client import Connection
-from moorage_shim.loop import Future
+from moorage_shim.keeper import HELD, REST, Exits, Keeper
+from moorage_shim.loop import READ, Future
 from moorage_shim.plug import plug
 from moorage_shim.processes import Command, Ended, Forker
 from moorage_shim.server import Server, method_table
-from moorage_shim.shim import Shim, ShimConfig
+from moorage_shim.shim import Shim, ShimConfig, Workshop
 from moorage_shim.sockets import listen
 from moorage_shim.tasks import SERVICES
 
@@ -69,6 +72,9 @@ def warm_up(folder: str) -> None:
         os.mkdir(folder, 0o700)
         for _ in range(_ROUNDS):
             _rehearse(folder)
+        keeper = Keeper(_rest_or_end, [])
+        keeper.run()
+        keeper.close()
     except (MoorageError, OSError) as error:
         os.dup2(real, 2)
         log.failure("rehearsal of the zygote", error)
@@ -80,14 +86,32 @@ def warm_up(folder: str) -> None:
     plug()
 
 
+def _rest_or_end(channel: socket.socket, state: bytes, _: Exits) -> NoReturn:
+    """What a worker does in the rehearsal of a keeper: rest at once with something that is ready, or end in the end."""
+    if len(state) < _ROUNDS:
+        read, write = os.pipe()
+        os.write(write, b"x")
+        message = REST.pack(0, len(state) + 1, 2) + HELD.pack(read, READ) + HELD.pack(write, 0)
+        socket.send_fds(channel, [message], [read, write])
+        channel.send(state + b"x")
+    os._exit(0)
+
+
 def _rehearse(folder: str) -> None:
     config = ShimConfig(_ID, _ID, folder, f"{folder}/shim", f"{folder}/events")
-    shim = _Rehearsal(config, listen(config.socket), _Stage)
-    shim.run()
+    shop = Workshop.open(config, _Stage)
+    try:
+        _Rehearsal(config, listen(config.socket), shop).run()
+    finally:
+        shop.close()
 
 
 class _Rehearsal(Shim):
     """A shim that is also its own client and daemon."""
+
+    def __init__(self, config: ShimConfig, listener: socket.socket, shop: Workshop) -> None:
+        super().__init__(config, listener, shop)
+        self._shop = shop
 
     async def _live(self) -> None:
         audience = Server(self._loop, listen(self._config.ttrpc_address), _EVENTS, {publisher.SERVICE: _Audience()})
@@ -110,7 +134,7 @@ class _Rehearsal(Shim):
         await call("Start", pb.StartRequest(id=_ID))
         await call("State", pb.StateRequest(id=_ID))
         await call("Kill", pb.KillRequest(id=_ID, signal=0))
-        self._reaper.ended(os.getpid(), Ended(0, 0))
+        self._shop.reaper.ended(os.getpid(), Ended(0, 0))
         await call("Wait", pb.WaitRequest(id=_ID))
         await call("Delete", pb.DeleteRequest(id=_ID))
         with suppress(MoorageError):

@@ -115,7 +115,10 @@ class LogFile:
             self._drop(len(data) - written, error)
 
     def reopen(self) -> None:
-        """Write to a new file at the same path from the next entry on; on an error the old one stays in use."""
+        """Write to a new file at the same path from the next entry on; on an error the old one stays in use. Nothing
+        when the streams have ended."""
+        if self._fd < 0:
+            return
         fd = _open(self.path)
         os.close(self._fd)
         self._fd = fd

@@ -30,6 +30,11 @@ class Logger:
         self.stdout = stdout
         self.stderr = stderr
 
+    def wake(self) -> None:
+        """Learn of its end again, after a rest."""
+        if not self._ended.done:
+            self._ended = self._forker.reaper.watch(self._pid, adopted=True)
+
     async def stop(self) -> None:
         """Give it time to write what it has, then kill it. It saw the end of its input before."""
         if self._ended.done:

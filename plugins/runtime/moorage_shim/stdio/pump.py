@@ -28,7 +28,16 @@ class Pump:
         self.ended: Future[None] = Future(loop)
         self.moved = 0
         os.set_blocking(source, False)
-        loop.watch(source, READ, self._on_readable)
+        self.wake()
+
+    def wake(self) -> None:
+        """Go on moving, after a rest."""
+        if self.ended.done:
+            return
+        if self._pending:
+            self._loop.watch(self._sink.fd, WRITE, self._on_writable)
+        else:
+            self._loop.watch(self._source, READ, self._on_readable)
 
     def caught_up(self) -> Future[None]:
         """Done when all that is in the source at this moment has been written, or the stream has ended."""

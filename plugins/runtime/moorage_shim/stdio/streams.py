@@ -105,6 +105,15 @@ class Streams:
             self._start_input(os.dup(master))
         self._outputs.append(Pump(self._loop, master, sink, at_end=self._end_input))
 
+    def wake(self) -> None:
+        """Go on after a rest."""
+        for pump in self._outputs:
+            pump.wake()
+        if self._input is not None:
+            self._input.wake()
+        if self._logger is not None:
+            self._logger.wake()
+
     def resize(self, width: int, height: int) -> None:
         """Set the terminal's size; nothing for a process without one."""
         if self._master >= 0:
