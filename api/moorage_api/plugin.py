@@ -51,6 +51,7 @@ class PluginType(StrEnum):
     SANDBOX_CONTROLLER = "io.containerd.sandbox.controller.v1"
     TRANSFER = "io.containerd.transfer.v1"
     STREAMING = "io.containerd.streaming.v1"
+    MOUNT_MANAGER = "io.containerd.mount-manager.v1"
     INTERNAL = "io.containerd.internal.v1"
     SERVICE = "io.containerd.service.v1"
     GRPC = "io.containerd.grpc.v1"

@@ -68,6 +68,18 @@ def init_streaming_service(context: InitContext[None]) -> Service:
     return streaming.service(context.get(PluginType.STREAMING))
 
 
+def init_mount_manager(context: InitContext[None]) -> Any:
+    from mooraged.mounts.manager import LocalMountManager
+
+    return LocalMountManager(context.state, [context.daemon.root])
+
+
+def init_mounts(context: InitContext[None]) -> Service:
+    from mooraged.services import mounts
+
+    return mounts.service(context.get(PluginType.INTERNAL, "core"), context.get(PluginType.MOUNT_MANAGER))
+
+
 def init_transfer(context: InitContext[None]) -> Service:
     from mooraged.services import transfer
 
@@ -90,6 +102,8 @@ def moorage_register() -> Sequence[Registration]:
         Registration(grpc, "healthcheck", init_health),
         Registration(PluginType.STREAMING, "manager", init_streaming),
         Registration(grpc, "streaming", init_streaming_service, requires=[PluginType.STREAMING]),
+        Registration(PluginType.MOUNT_MANAGER, "local", init_mount_manager),
+        Registration(grpc, "mounts", init_mounts, requires=[_CORE, PluginType.MOUNT_MANAGER]),
         Registration(grpc, "transfer", init_transfer, requires=[PluginType.TRANSFER, PluginType.STREAMING]),
         Registration(grpc, "tasks", _of_core("tasks"), requires=[_CORE, PluginType.RUNTIME]),
         Registration(grpc, "sandboxes", _of_core("sandbox"), requires=[_CORE, PluginType.RUNTIME]),
