@@ -12,12 +12,20 @@ from typing import Any
 
 import pytest
 
-from moorage_api.errors import DeadlineExceeded, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from moorage_api.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+)
 from moorage_api.wire import cri_pb2
 from moorage_cri.background import Background
 from moorage_cri.cni import pod, process
 from moorage_cri.cni.cache import Cache
 from moorage_cri.cni.config import ConfigFolder, parse
+from moorage_cri.cni.netns import NetworkNamespaces
 from moorage_cri.cni.network import Network
 from moorage_cri.cni.plugin import Attachment, Plugins, request
 from moorage_cri.cni.result import addresses
@@ -161,17 +169,29 @@ async def test_a_hanging_plugin_is_killed_with_its_children(scripts: Scripts) ->
     await _gone(int((scripts.folder / "child").read_text()))
 
 
-async def test_a_cancelled_caller_leaves_no_plugin(scripts: Scripts) -> None:
-    scripts.plugin("one", f"echo $$ > {scripts.folder}/pid; sleep 1000")
+async def test_a_plugin_is_not_cut_off_with_its_caller(scripts: Scripts) -> None:
+    scripts.plugin("one", f"touch {scripts.folder}/begun; sleep 0.3; touch {scripts.folder}/ended")
     scripts.network("one")
     task = asyncio.ensure_future(scripts.make(_never).attach(ATTACHMENT))
     async with asyncio.timeout(5):
-        while not (scripts.folder / "pid").exists() or not (scripts.folder / "pid").read_text():
+        while not (scripts.folder / "begun").exists():
             await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not Path(f"/proc/{(scripts.folder / 'pid').read_text().strip()}").exists()
+    assert (scripts.folder / "ended").exists()
+
+
+async def test_a_cancelled_program_is_killed(tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", f"echo $$ > {tmp_path}/pid; sleep 1000"]
+    task = asyncio.ensure_future(process.run(command, os.environ, b"", 60))
+    async with asyncio.timeout(5):
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 async def test_a_missing_plugin_is_named(scripts: Scripts) -> None:
@@ -331,3 +351,28 @@ async def _gone(pid: int) -> None:
     async with asyncio.timeout(5):
         while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
             await asyncio.sleep(0.01)
+
+
+async def test_a_network_namespace_is_made_and_unpinned(tmp_path: Path) -> None:
+    namespaces = NetworkNamespaces(tmp_path / "netns")
+    assert namespaces.ids() == []
+    path = await namespaces.make("pod1", {"net.ipv4.ip_forward": "1", "net/ipv4/ping_group_range": "0 5"})
+    assert path == namespaces.path("pod1")
+    assert namespaces.ids() == ["pod1"]
+    assert os.stat(path).st_ino != os.stat("/proc/self/ns/net").st_ino
+    script = "cat /proc/sys/net/ipv4/ip_forward; ip -o addr show lo"
+    done = await process.run(["/usr/bin/nsenter", f"--net={path}", "sh", "-c", script], os.environ, b"", 10)
+    assert done.stdout.startswith(b"1\n")
+    assert b"inet 127.0.0.1/8" in done.stdout
+    namespaces.remove("pod1")
+    namespaces.remove("pod1")
+    assert namespaces.ids() == []
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_a_namespace_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    namespaces = NetworkNamespaces(tmp_path / "netns")
+    with pytest.raises(FailedPrecondition, match=r"sysctl net\.no\.such=1"):
+        await namespaces.make("pod1", {"net.no.such": "1"})
+    assert namespaces.ids() == []
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

@@ -65,6 +65,29 @@ class FakeNetwork:
         return PodNetwork(("10.0.0.1",), {}) if id in self.attached else None
 
 
+class FakeNamespaces:
+    """Network namespaces without a kernel."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.made: set[str] = set()
+        self._faults = faults
+
+    def path(self, id: str) -> str:
+        return f"/netns/{id}"
+
+    async def make(self, id: str, sysctls: Any) -> str:
+        await self._faults.check_async("network namespace.make")
+        self.made.add(id)
+        return self.path(id)
+
+    def remove(self, id: str) -> None:
+        self._faults.check("network namespace.remove")
+        self.made.discard(id)
+
+    def ids(self) -> list[str]:
+        return sorted(self.made)
+
+
 class Images(ImageCache):
     """One image, known by `image`."""
 
@@ -85,6 +108,7 @@ class World:
         self.core = FakeCore(folder)
         self.faults = self.core.faults
         self.network = FakeNetwork(self.faults)
+        self.namespaces = FakeNamespaces(self.faults)
         self.folder = folder
         self.cri = self.make()
         self.following: asyncio.Task[None] | None = None
@@ -92,8 +116,9 @@ class World:
     def make(self) -> Cri:
         core: Any = self.core
         network: Any = self.network
-        state = self.folder / "state"
-        return Cri(Config(), core, core, self.folder / "root", state, network, Images(), Background())
+        namespaces: Any = self.namespaces
+        root, state = self.folder / "root", self.folder / "state"
+        return Cri(Config(), core, core, root, state, network, namespaces, Images(), Background())
 
     async def follow(self) -> None:
         self.following = asyncio.ensure_future(Exits(self.cri).follow())
@@ -140,6 +165,7 @@ class World:
             *core.leases.items,
             *core.sandbox_controller.states,
             *self.network.attached,
+            *self.namespaces.made,
             *(self.folder / "root/sandboxes").glob("*"),
             *self.cri.sandboxes,
         ]
@@ -165,7 +191,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await made.cri.background.stop()
 
 
-POD_STEPS = ["lease.create", "sandbox record.create", "sandbox.start", "network.attach"]
+POD_STEPS = ["lease.create", "sandbox record.create", "sandbox.start", "network namespace.make", "network.attach"]
 CONTAINER_STEPS = ["snapshot.prepare", "container record.create"]
 
 
@@ -228,7 +254,10 @@ async def test_a_name_is_held_while_its_pod_is_made(world: World) -> None:
     assert await world.pod(config)
 
 
-@pytest.mark.parametrize("step", ["network.detach", "sandbox.stop", "sandbox.shutdown", "sandbox record.delete"])
+@pytest.mark.parametrize(
+    "step",
+    ["network.detach", "network namespace.remove", "sandbox.stop", "sandbox.shutdown", "sandbox record.delete"],
+)
 async def test_a_failing_removal_of_a_pod_can_be_repeated(world: World, step: str) -> None:
     pod = await world.pod(config := pod_config())
     world.faults.fail[step] = Unavailable("broken")

@@ -155,6 +155,7 @@ def test_a_kill_in_the_middle_leaves_nothing(daemon: Daemon, client: CriClient, 
     leases = daemon.folder / "cni/ipam" / daemon.network.bridge
     _until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
     assert [path for path in leases.iterdir() if path.name[0].isdigit()] == []
+    _until(lambda: not any((daemon.state / "io.containerd.grpc.v1.cri/netns").iterdir()))
     shims = [line for line in daemon.leftovers() if "shim" in line and "zygote" not in line]
     assert shims == []
     pod = client.run_pod(config)

@@ -11,6 +11,7 @@ from moorage_api.core import Core, Namespaced
 from moorage_api.errors import NotFound
 from moorage_api.sandboxes import SandboxStatus
 from moorage_cri.background import Background
+from moorage_cri.cni.netns import NetworkNamespaces
 from moorage_cri.cni.network import Network
 from moorage_cri.concurrency import finish
 from moorage_cri.config import Config, RuntimeHandler
@@ -36,6 +37,7 @@ class Cri:
     root: Path
     state: Path
     network: Network
+    namespaces: NetworkNamespaces
     images: ImageCache
     background: Background
     sandboxes: Index[Sandbox] = field(default_factory=lambda: Index("sandbox"))

@@ -31,8 +31,8 @@ def boot_id() -> str:
 class Sandbox:
     """A pod. Whether it is ready is for the sandbox controller to say, at any moment and from memory.
 
-    `path` is where its namespaces are pinned; `boot` is the id of the boot in which it was made. `lock` is held by
-    whoever makes, stops or removes it.
+    `path` is where the shim pins its namespaces, `netns` its network namespace (empty: the host's); `boot` is the id
+    of the boot in which it was made. `lock` is held by whoever makes, stops or removes it.
     """
 
     id: str
@@ -43,6 +43,7 @@ class Sandbox:
     created_at: int
     boot: str = field(default_factory=boot_id)
     path: str = ""
+    netns: str = ""
     network: PodNetwork | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -10,6 +10,7 @@ from moorage_api.rpc import Service
 from moorage_cri.background import Background
 from moorage_cri.cni.cache import Cache
 from moorage_cri.cni.config import ConfigFolder
+from moorage_cri.cni.netns import NetworkNamespaces
 from moorage_cri.cni.network import Network
 from moorage_cri.cni.plugin import Plugins
 from moorage_cri.config import Config
@@ -55,6 +56,7 @@ def assemble(context: InitContext[Config]) -> Cri:
         root=context.root,
         state=context.state,
         network=network,
+        namespaces=NetworkNamespaces(context.state / "netns"),
         images=ImageCache(k8s),
         background=background,
     )

@@ -48,6 +48,7 @@ def _sandboxes(cri: Cri) -> list[Sandbox]:
             continue
         status = cri.sandbox_status(record.id)
         sandbox.path = status.path if status is not None else ""
+        sandbox.netns = "" if sandbox.host_network else cri.namespaces.path(record.id)
         found.append(sandbox)
     return found
 
@@ -105,6 +106,9 @@ async def sweep(cri: Cri) -> None:
             await cri.run(files.remove, cri.sandbox_folder(id))
         except MoorageError as error:
             logger.warning("pod %s, which was never finished, could not be taken down: %s", id, error)
+    for id in cri.namespaces.ids():
+        if id not in cri.sandboxes:
+            await teardown.end_namespace(cri, id)
     await cri.run(_remove_unknown_containers, cri)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from moorage_api.errors import MoorageError, NotFound, Unavailable
 from moorage_cri.cni import process
+from moorage_cri.concurrency import finish
 
 Result = dict[str, Any]
 
@@ -39,12 +40,13 @@ class Plugins:
         """Run the plugin that `config` names with `command` (ADD, DEL, CHECK); its result, empty where it has none.
 
         `NotFound` for a plugin that is not there, `DeadlineExceeded`, and `Unavailable` with its own message where it
-        reports an error.
+        reports an error. A cancelled caller waits until the plugin has ended, at most its timeout: plugins that are
+        killed half-way leave what no DEL mends (a bridge without an address is one).
         """
         kind = config["type"]
         path = self.find(kind)
-        done = await process.run(
-            [path], self._environment(command, attachment), json.dumps(config).encode(), self._timeout
+        done = await finish(
+            process.run([path], self._environment(command, attachment), json.dumps(config).encode(), self._timeout)
         )
         if done.status != 0:
             raise Unavailable(f"CNI plugin {kind} failed ({command}): {_reason(done)}")

@@ -147,13 +147,13 @@ def _namespaces(spec: Spec, inputs: Inputs) -> None:
     """Network, UTS and IPC are the pod's; the PID namespace is as the container says."""
     sandbox, options = inputs.sandbox, inputs.container.config.linux.security_context.namespace_options
     pinned = f"{sandbox.path}/ns"
-    for kind, name, own in (
-        ("network", "net", not sandbox.host_network),
-        ("uts", "uts", not sandbox.host_network),
-        ("ipc", "ipc", sandbox.namespace_options.ipc != cri_pb2.NODE),
+    for kind, path in (
+        ("network", sandbox.netns),
+        ("uts", f"{pinned}/uts" if sandbox.netns else ""),
+        ("ipc", f"{pinned}/ipc" if sandbox.namespace_options.ipc != cri_pb2.NODE else ""),
     ):
-        if own:
-            oci.set_namespace(spec, kind, f"{pinned}/{name}")
+        if path:
+            oci.set_namespace(spec, kind, path)
         else:
             oci.host_namespace(spec, kind)
     if options.pid == cri_pb2.CONTAINER:

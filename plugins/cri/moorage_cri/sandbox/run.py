@@ -25,7 +25,7 @@ from moorage_cri.undo import Undo
 
 
 class RunPodSandbox:
-    """Makes pods. The record, the files and the shim with its namespaces are made side by side."""
+    """Makes pods. The network, the shim with its namespaces, the files and the record are made side by side."""
 
     def __init__(self, cri: Cri) -> None:
         self._cri = cri
@@ -48,32 +48,32 @@ class RunPodSandbox:
 
     async def _make(self, sandbox: Sandbox, handler: RuntimeHandler, undo: Undo) -> None:
         cri = self._cri
-        specification = spec.sandbox_spec(sandbox, cri.config, handler)
         attachment = pod.attachment(sandbox.id, sandbox.config)
         folder = cri.sandbox_folder(sandbox.id)
         undo.push("files", lambda: cri.run(files.remove, folder))
         undo.push("record", lambda: cri.run(forget, cri, sandbox.id))
         # The folder comes first and is marked last: by it an interrupted pod is known after a crash.
         folder.mkdir(mode=0o750, parents=True)
-        if sandbox.host_network:
-            await together(self._start(sandbox, specification, undo), cri.run(_keep, cri, sandbox))
-        else:
-            # While CNI's programs run, the daemon has nothing else to do; while the shim starts, it has.
-            await self._start(sandbox, specification, undo)
-            await together(self._attach(sandbox, attachment, undo), cri.run(_keep, cri, sandbox))
+        if not sandbox.host_network:
+            undo.push("network namespace", lambda: teardown.end_namespace(cri, sandbox.id))
+            sandbox.netns = await cri.namespaces.make(sandbox.id, spec.network_sysctls(sandbox, cri.config))
+        await together(
+            self._attach(sandbox, attachment, undo),
+            self._start(sandbox, spec.sandbox_spec(sandbox, handler), undo),
+            cri.run(_keep, cri, sandbox),
+        )
         files.mark_made(folder)
 
+    async def _attach(self, sandbox: Sandbox, attachment: Attachment, undo: Undo) -> None:
+        if sandbox.netns:
+            undo.push("network", lambda: teardown.end_network(self._cri, sandbox.id))
+            sandbox.network = await self._cri.network.attach(replace(attachment, netns=sandbox.netns))
+
     async def _start(self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, undo: Undo) -> None:
-        controller = self._cri.k8s.sandbox_controller
         undo.push("shim", lambda: teardown.end_shim(self._cri, sandbox.id))
         # Not to be cut short: only when it has ended is it known what there is to take back.
-        status = await finish(controller.start(specification))
+        status = await finish(self._cri.k8s.sandbox_controller.start(specification))
         sandbox.path = status.path
-
-    async def _attach(self, sandbox: Sandbox, attachment: Attachment, undo: Undo) -> None:
-        undo.push("network", lambda: teardown.end_network(self._cri, sandbox.id))
-        pinned = replace(attachment, netns=f"{sandbox.path}/ns/net")
-        sandbox.network = await self._cri.network.attach(pinned)
 
 
 def forget(cri: Cri, id: str) -> None:

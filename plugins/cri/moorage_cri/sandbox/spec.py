@@ -56,7 +56,7 @@ def check_map(values: Mapping[str, str], what: str) -> None:
         raise InvalidArgument(f"the {what} have {size} bytes: at most {_LABEL_BYTES_MAX}")
 
 
-def sandbox_spec(sandbox: Sandbox, config: Config, handler: RuntimeHandler) -> SandboxSpec:
+def sandbox_spec(sandbox: Sandbox, handler: RuntimeHandler) -> SandboxSpec:
     """The specification of a checked pod."""
     options = sandbox.namespace_options
     pod = sandbox.config
@@ -65,18 +65,34 @@ def sandbox_spec(sandbox: Sandbox, config: Config, handler: RuntimeHandler) -> S
         runtime=sandbox.runtime,
         hostname="" if sandbox.host_network else pod.hostname,
         namespaces=namespaces(options),
-        sysctls=_sysctls(sandbox, config),
+        netns=sandbox.netns,
+        sysctls={name: value for name, value in sandbox.config.linux.sysctls.items() if not is_network_sysctl(name)},
         annotations=labels.oci_annotations(sandbox.id, pod)
         | labels.passed_on(pod.annotations, handler.pod_annotations)
         | _resources(pod.linux.resources),
     )
 
 
+def network_sysctls(sandbox: Sandbox, config: Config) -> dict[str, str]:
+    """What is set in the network namespace of a checked pod."""
+    found: dict[str, str] = {}
+    if config.enable_unprivileged_ports:
+        found["net.ipv4.ip_unprivileged_port_start"] = "0"
+    if config.enable_unprivileged_icmp:
+        found["net.ipv4.ping_group_range"] = "0 2147483647"
+    return found | {name: value for name, value in sandbox.config.linux.sysctls.items() if is_network_sysctl(name)}
+
+
+def is_network_sysctl(name: str) -> bool:
+    """Whether a sysctl, written with dots or slashes, belongs to the network namespace."""
+    return name.startswith(("net.", "net/"))
+
+
 def namespaces(options: cri_pb2.NamespaceOption) -> tuple[str, ...]:
-    """The namespaces of the pod's own. A pod in the host's network keeps the host's name, too."""
+    """What the shim makes. The network is made by the plugin; a pod in the host's keeps the host's name, too."""
     found: list[str] = []
     if options.network != cri_pb2.NODE:
-        found += ["network", "uts"]
+        found.append("uts")
     if options.ipc != cri_pb2.NODE:
         found.append("ipc")
     if options.pid == cri_pb2.POD:
@@ -113,16 +129,6 @@ def _check_sysctl(name: str, options: cri_pb2.NamespaceOption) -> None:
         return
     else:
         raise InvalidArgument(f"sysctl {name!r} does not belong to a namespace: it would change the host")
-
-
-def _sysctls(sandbox: Sandbox, config: Config) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if not sandbox.host_network:
-        if config.enable_unprivileged_ports:
-            found["net.ipv4.ip_unprivileged_port_start"] = "0"
-        if config.enable_unprivileged_icmp:
-            found["net.ipv4.ping_group_range"] = "0 2147483647"
-    return found | dict(sandbox.config.linux.sysctls)
 
 
 def _resources(resources: cri_pb2.LinuxContainerResources) -> dict[str, str]:

@@ -62,6 +62,8 @@ class StopPodSandbox:
             *(self._kill(container) for container in containers),
         )
         await cri.k8s.sandbox_controller.stop(sandbox.id, teardown.SHIM_SECONDS)
+        # After the processes in it, and after DEL, which looks into it.
+        await teardown.end_namespace(cri, sandbox.id)
         await together(*(_settle(container) for container in containers))
 
     async def _kill(self, container: Container) -> None:
@@ -81,6 +83,7 @@ class StopPodSandbox:
         for container in cri.containers_of(sandbox.id):
             await removal.remove(cri, container)
         await cri.k8s.sandbox_controller.shutdown(sandbox.id)
+        await teardown.end_namespace(cri, sandbox.id)
         await cri.run(forget, cri, sandbox.id)
         await cri.run(files.remove, cri.sandbox_folder(sandbox.id))
         cri.sandboxes.discard(sandbox.id)

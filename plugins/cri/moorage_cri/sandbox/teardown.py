@@ -22,6 +22,11 @@ async def end_network(cri: Cri, id: str) -> None:
         cri.network.detach_later(id)
 
 
+async def end_namespace(cri: Cri, id: str) -> None:
+    """Unpin a pod's network namespace."""
+    await cri.run(cri.namespaces.remove, id)
+
+
 async def end_shim(cri: Cri, id: str) -> None:
     """End a pod's shim with all that runs in it, and remove what it had pinned."""
     controller = cri.k8s.sandbox_controller
