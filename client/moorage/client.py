@@ -8,27 +8,28 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from moorage.container import ContainerHandle
-from moorage.containers import Containers
-from moorage.content import Content
-from moorage.events import Events
-from moorage.images import Images
-from moorage.introspection import Introspection
-from moorage.leases import Leases
-from moorage.namespaces import Namespaces
 from moorage.session import Session, open_channel
-from moorage.snapshots import Snapshots
-from moorage.tasks import Tasks
 from moorage_api.errors import MoorageError, Unavailable
-from moorage_api.images import Image
 
 if TYPE_CHECKING:
+    from moorage.container import ContainerHandle
+    from moorage.containers import Containers
+    from moorage.content import Content
+    from moorage.events import Events
     from moorage.image_config import ResolvedImage
+    from moorage.images import Images
+    from moorage.introspection import Introspection
+    from moorage.leases import Leases
+    from moorage.namespaces import Namespaces
     from moorage.options import ContainerOptions
     from moorage.process import Output
+    from moorage.snapshots import Snapshots
+    from moorage.tasks import Tasks
+    from moorage_api.images import Image
     from moorage_api.transfer import ProgressSink, PullOptions
 
 ADDRESS = "/run/moorage/moorage.sock"
@@ -67,19 +68,70 @@ def _environment(what: str) -> str:
 
 
 class Client:
-    """The daemon's services, bound to a namespace. Errors are those of `moorage_api.errors`, everywhere."""
+    """The daemon's services, bound to a namespace. Errors are those of `moorage_api.errors`, everywhere.
+
+    Each service is imported when it is first used: a program that lists containers needs no code of images.
+    """
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.images = Images(session)
-        self.containers = Containers(session)
-        self.content = Content(session)
-        self.leases = Leases(session)
-        self.tasks = Tasks(session)
-        self.events = Events(session)
-        self.namespaces = Namespaces(session)
-        self.introspection = Introspection(session)
         self._defaults: Defaults | None = None
+
+    @cached_property
+    def images(self) -> Images:
+        """Images by name."""
+        from moorage.images import Images
+
+        return Images(self.session)
+
+    @cached_property
+    def containers(self) -> Containers:
+        """Records of containers."""
+        from moorage.containers import Containers
+
+        return Containers(self.session)
+
+    @cached_property
+    def content(self) -> Content:
+        """Blobs."""
+        from moorage.content import Content
+
+        return Content(self.session)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """What keeps things from being collected."""
+        from moorage.leases import Leases
+
+        return Leases(self.session)
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """Processes of containers."""
+        from moorage.tasks import Tasks
+
+        return Tasks(self.session)
+
+    @cached_property
+    def events(self) -> Events:
+        """What happens, as it happens."""
+        from moorage.events import Events
+
+        return Events(self.session)
+
+    @cached_property
+    def namespaces(self) -> Namespaces:
+        """The namespaces of the daemon."""
+        from moorage.namespaces import Namespaces
+
+        return Namespaces(self.session)
+
+    @cached_property
+    def introspection(self) -> Introspection:
+        """What the daemon tells of itself."""
+        from moorage.introspection import Introspection
+
+        return Introspection(self.session)
 
     @property
     def address(self) -> str:
@@ -92,6 +144,8 @@ class Client:
 
     def snapshots(self, snapshotter: str) -> Snapshots:
         """The snapshots of one snapshotter."""
+        from moorage.snapshots import Snapshots
+
         return Snapshots(self.session, snapshotter)
 
     def in_namespace(self, namespace: str) -> Client:
@@ -102,17 +156,20 @@ class Client:
     async def leased(self) -> AsyncIterator[Client]:
         """A client under a lease of its own: nothing that it makes is collected before the lease ends.
 
-        The lease ends with the context, or after a day should this process die.
+        The lease ends with the context, or after a day should this process die; after an error, what was made under
+        it alone is gone when this returns.
         """
         expires = dt.datetime.now(dt.UTC) + dt.timedelta(hours=_LEASE_HOURS)
         id = f"moorage-{uuid.uuid4().hex}"
         await self.leases.create(id, {"containerd.io/gc.expire": expires.strftime("%Y-%m-%dT%H:%M:%SZ")})
+        failed = True
         try:
             yield Client(self.session.bound(lease=id))
+            failed = False
         finally:
             # It ends by itself where the daemon is gone; why, the caller hears from its own call.
             with contextlib.suppress(MoorageError):
-                await self.leases.delete(id)
+                await self.leases.delete(id, sync=failed)
 
     async def defaults(self) -> Defaults:
         """Asked of the daemon once."""
@@ -164,6 +221,8 @@ class Client:
 
     async def container(self, id: str) -> ContainerHandle:
         """A container by its id. `NotFound`."""
+        from moorage.container import ContainerHandle
+
         return ContainerHandle(self, await self.containers.get(id))
 
     async def run(

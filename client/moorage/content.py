@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from moorage.convert import from_content_info, from_ingest
+from moorage.convert import nanoseconds
 from moorage.session import Session
 from moorage_api.content import Info, IngestStatus
 from moorage_api.errors import ResourceExhausted
@@ -22,12 +22,12 @@ class Content:
     async def info(self, digest: str) -> Info:
         """`NotFound`, `InvalidArgument` for a malformed digest."""
         response = await self._session.call(self._stub.Info, wire.InfoRequest(digest=digest))
-        return from_content_info(response.info)
+        return _from_content_info(response.info)
 
     async def ingests(self, *filters: str) -> list[IngestStatus]:
         """What is being written."""
         response = await self._session.call(self._stub.ListStatuses, wire.ListStatusesRequest(filters=filters))
-        return [from_ingest(status) for status in response.statuses]
+        return [_from_ingest(status) for status in response.statuses]
 
     async def read(self, digest: str, *, offset: int = 0, size: int = 0) -> AsyncIterator[bytes]:
         """The blob's bytes from `offset`, in pieces; `size` zero means to the end. `NotFound`, `OutOfRange`."""
@@ -52,7 +52,28 @@ class Content:
         """Those that match any of the filters (containerd's filter grammar); without filters all."""
         request = wire.ListContentRequest(filters=filters)
         return [
-            from_content_info(info)
+            _from_content_info(info)
             async for response in self._session.stream(self._stub.List, request)
             for info in response.info
         ]
+
+
+def _from_content_info(message: wire.Info) -> Info:
+    return Info(
+        digest=message.digest,
+        size=message.size,
+        created_at=nanoseconds(message.created_at),
+        updated_at=nanoseconds(message.updated_at),
+        labels=dict(message.labels),
+    )
+
+
+def _from_ingest(message: wire.Status) -> IngestStatus:
+    return IngestStatus(
+        ref=message.ref,
+        offset=message.offset,
+        total=message.total,
+        expected=message.expected,
+        started_at=nanoseconds(message.started_at),
+        updated_at=nanoseconds(message.updated_at),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from moorage.convert import from_lease
+from moorage.convert import nanoseconds
 from moorage.session import Session
 from moorage_api.leases import Lease, Resource
 from moorage_api.wire import leases_pb2 as wire
@@ -21,7 +21,7 @@ class Leases:
     async def create(self, id: str, labels: Mapping[str, str] | None = None) -> Lease:
         """`AlreadyExists`."""
         response = await self._session.call(self._stub.Create, wire.CreateRequest(id=id, labels=dict(labels or {})))
-        return from_lease(response.lease)
+        return _from_lease(response.lease)
 
     async def delete(self, id: str, *, sync: bool = False) -> None:
         """End a lease; with `sync`, garbage has been collected when it returns. `NotFound`."""
@@ -35,4 +35,8 @@ class Leases:
     async def list(self, *filters: str) -> list[Lease]:
         """Those that match any of the filters; without filters all."""
         response = await self._session.call(self._stub.List, wire.ListRequest(filters=filters))
-        return [from_lease(lease) for lease in response.leases]
+        return [_from_lease(lease) for lease in response.leases]
+
+
+def _from_lease(message: wire.Lease) -> Lease:
+    return Lease(message.id, dict(message.labels), nanoseconds(message.created_at))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from moorage.convert import from_mount, from_snapshot
+from moorage.convert import from_mount, nanoseconds
 from moorage.session import Session
 from moorage_api.mounts import Mount
-from moorage_api.snapshots import Info, Usage
+from moorage_api.snapshots import Info, Kind, Usage
 from moorage_api.wire import snapshots_pb2 as wire
 from moorage_api.wire.snapshots_pb2_grpc import SnapshotsStub
 
@@ -23,7 +23,7 @@ class Snapshots:
     async def stat(self, key: str) -> Info:
         """`NotFound`."""
         request = wire.StatSnapshotRequest(snapshotter=self.snapshotter, key=key)
-        return from_snapshot((await self._session.call(self._stub.Stat, request)).info)
+        return _from_snapshot((await self._session.call(self._stub.Stat, request)).info)
 
     async def prepare(self, key: str, parent: str = "", labels: Mapping[str, str] | None = None) -> list[Mount]:
         """An active snapshot on `parent`. `AlreadyExists`, `NotFound` for the parent."""
@@ -67,7 +67,25 @@ class Snapshots:
         """Those that match any of the filters; without filters all."""
         request = wire.ListSnapshotsRequest(snapshotter=self.snapshotter, filters=filters)
         return [
-            from_snapshot(info)
+            _from_snapshot(info)
             async for response in self._session.stream(self._stub.List, request)
             for info in response.info
         ]
+
+
+_KINDS = {
+    wire.VIEW: Kind.VIEW,
+    wire.ACTIVE: Kind.ACTIVE,
+    wire.COMMITTED: Kind.COMMITTED,
+}
+
+
+def _from_snapshot(message: wire.Info) -> Info:
+    return Info(
+        name=message.name,
+        kind=_KINDS[message.kind],
+        parent=message.parent,
+        labels=dict(message.labels),
+        created_at=nanoseconds(message.created_at),
+        updated_at=nanoseconds(message.updated_at),
+    )

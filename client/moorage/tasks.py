@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorage.convert import from_process, nanoseconds, to_any, to_mount
+from moorage.convert import nanoseconds, to_any, to_mount
 from moorage.session import Session
 from moorage_api.mounts import Mount
-from moorage_api.runtime import Exit, Process, Stdio
+from moorage_api.runtime import Exit, Process, Status, Stdio
 from moorage_api.types import TypedValue
+from moorage_api.wire import task_types_pb2
 from moorage_api.wire import tasks_pb2 as wire
 from moorage_api.wire.tasks_pb2_grpc import TasksStub
 
@@ -66,12 +67,12 @@ class Tasks:
     async def get(self, container_id: str, exec_id: str = "") -> Process:
         """A process as the daemon last saw it. `NotFound`."""
         response = await self._session.call(self._stub.Get, wire.GetRequest(container_id=container_id, exec_id=exec_id))
-        return from_process(response.process)
+        return _from_process(response.process)
 
     async def list(self) -> list[Process]:
         """The first process of every task."""
         response = await self._session.call(self._stub.List, wire.ListTasksRequest())
-        return [from_process(process) for process in response.tasks]
+        return [_from_process(process) for process in response.tasks]
 
     async def wait(self, container_id: str, exec_id: str = "") -> Exit:
         """Return when the process has exited; at once when it has. `NotFound`."""
@@ -108,3 +109,17 @@ class Tasks:
 
     async def resume(self, container_id: str) -> None:
         await self._session.call(self._stub.Resume, wire.ResumeTaskRequest(container_id=container_id))
+
+
+def _from_process(message: task_types_pb2.Process) -> Process:
+    """`container_id` is empty on the wire for a container's first process in some daemons: the id is then its own."""
+    own = not message.container_id or message.container_id == message.id
+    return Process(
+        container_id=message.id if own else message.container_id,
+        exec_id="" if own else message.id,
+        pid=message.pid,
+        status=Status(message.status),
+        stdio=Stdio(message.stdin, message.stdout, message.stderr, message.terminal),
+        exit_status=message.exit_status,
+        exited_at=nanoseconds(message.exited_at),
+    )

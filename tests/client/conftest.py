@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import moorage
+from moorage.cli.app import execute
+from support import inprocess
 from support.daemon import BIN, Daemon
 from support.terminal import Terminal, wait_until
-
-Done = subprocess.CompletedProcess[str]
 
 
 class Cli:
@@ -30,17 +30,9 @@ class Cli:
     def environment(self) -> dict[str, str]:
         return {**self.daemon.environment, "MOORAGE_NAMESPACE": self.namespace}
 
-    def call(self, *words: str, input: str = "", timeout: float = 60) -> Done:
+    def call(self, *words: str, input: str = "") -> inprocess.Done:
         """Run it to its end, whatever its exit code."""
-        return subprocess.run(
-            [BIN / "moorage", *words],
-            env=self.environment,
-            input=input,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        return inprocess.call(execute, words, self.environment, input)
 
     def __call__(self, *words: str, input: str = "") -> str:
         """Run what must succeed; returns its output."""

@@ -272,7 +272,7 @@ def test_a_command_in_the_foreground_outlives_a_restart_of_the_daemon(cli: Cli) 
         assert running.stdin is not None
         assert running.stdout is not None
         assert running.stdout.readline() == "ready\n"
-        assert "Up" in cli("ps")
+        wait_until(lambda: "Up" in cli("ps"), "the daemon knows that it runs")
         cli.daemon.kill()
         running.stdin.write("this\n")
         running.stdin.flush()

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import BIN
+from moorage.cli.app import execute
+from support import inprocess
 from support.images import MANIFEST, ImageSpec, digest_of
 from support.peer import Peer
 
@@ -53,20 +54,12 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
         yield running
 
 
-def call(peer: Peer, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
+def call(peer: Peer, *words: str, input: str = "") -> inprocess.Done:
     environment = {
         **{key: value for key, value in peer.environment.items() if not key.startswith("MOORAGE_ADDRESS")},
         "MOORAGE_CGROUP_PARENT": f"/{peer.cgroup_parent}",
     }
-    return subprocess.run(
-        [BIN / "moorage", *words],
-        env=environment,
-        input=input,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return inprocess.call(execute, words, environment, input)
 
 
 def test_a_containers_life(peer: Peer) -> None:

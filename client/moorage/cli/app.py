@@ -32,6 +32,7 @@ VERBS = {
     "kill": "lifecycle:kill",
     "logs": "logs:logs",
     "ns": "namespaces:ns",
+    "plugin": "plugin:plugin",
     "plugins": "system:plugins",
     "ps": "ps:ps",
     "pull": "images:pull",
