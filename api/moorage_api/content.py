@@ -127,3 +127,15 @@ class ContentStore(Protocol):
 
     def abort(self, ref: str) -> None:
         """Remove an ingest that is not open. `NotFound`; `Unavailable` while a writer has it open."""
+
+
+@runtime_checkable
+class NamespacedContent(Protocol):
+    """A content store that is one namespace's, and says which: a differ in another process finds the same blobs by it."""
+
+    @property
+    def namespace(self) -> str: ...
+
+    @property
+    def lease(self) -> str:
+        """The lease that holds what is written; empty for none."""

@@ -49,6 +49,11 @@ def nanoseconds(value: Timestamp) -> int:
     return value.seconds * _SECOND + value.nanos
 
 
+def _time(value: Timestamp) -> int:
+    """As `nanoseconds`, for a time that is only shown: one before 1970 (Go's zero time) is a time that is not set."""
+    return max(0, value.seconds * _SECOND + value.nanos)
+
+
 def typed_value(value: Any) -> TypedValue | None:
     """None for an Any that is empty, which stands for one that was not sent."""
     if not value.type_url and not value.value:
@@ -58,6 +63,11 @@ def typed_value(value: Any) -> TypedValue | None:
 
 def any_message(value: TypedValue | None) -> Any | None:
     return None if value is None else Any(type_url=value.type_url, value=value.value)
+
+
+def field_mask(paths: Sequence[str]) -> FieldMask | None:
+    """None for all fields."""
+    return FieldMask(paths=paths) if paths else None
 
 
 def fieldpaths(mask: FieldMask) -> Sequence[str]:
@@ -125,7 +135,8 @@ def content_info_to_wire(info: content.Info) -> content_pb2.Info:
 
 
 def content_info_from_wire(info: content_pb2.Info) -> content.Info:
-    return content.Info(info.digest, info.size, labels=dict(info.labels))
+    times = _time(info.created_at), _time(info.updated_at)
+    return content.Info(info.digest, info.size, *times, labels=dict(info.labels))
 
 
 def ingest_to_wire(status: content.IngestStatus) -> content_pb2.Status:
@@ -137,6 +148,11 @@ def ingest_to_wire(status: content.IngestStatus) -> content_pb2.Status:
         started_at=timestamp(status.started_at),
         updated_at=timestamp(status.updated_at),
     )
+
+
+def ingest_from_wire(status: content_pb2.Status) -> content.IngestStatus:
+    times = _time(status.started_at), _time(status.updated_at)
+    return content.IngestStatus(status.ref, status.offset, status.total, status.expected, *times)
 
 
 _KIND_TO_WIRE = {
@@ -159,9 +175,10 @@ def snapshot_to_wire(info: snapshots.Info) -> snapshots_pb2.Info:
 
 
 def snapshot_from_wire(info: snapshots_pb2.Info) -> snapshots.Info:
-    """For an update, which changes labels only: a kind that was not sent is taken as active."""
+    """A kind that was not sent, as in an update, is taken as active."""
     kind = _KIND_FROM_WIRE.get(info.kind, snapshots.Kind.ACTIVE)
-    return snapshots.Info(info.name, kind, info.parent, dict(info.labels))
+    times = _time(info.created_at), _time(info.updated_at)
+    return snapshots.Info(info.name, kind, info.parent, dict(info.labels), *times)
 
 
 def image_to_wire(image: Image) -> images_pb2.Image:

@@ -85,10 +85,14 @@ class Snapshotter(Protocol):
     def view(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
         """Make a read-only snapshot of `parent`. Errors as `prepare`."""
 
-    def commit(self, name: str, key: str, labels: Labels | None = None) -> None:
+    def commit(self, name: str, key: str, labels: Labels | None = None, *, parent: str = "") -> None:
         """Turn the active snapshot `key` into the committed `name`; `key` is gone after it. Files are synced first.
 
         `AlreadyExists` when the name is taken (the active one stays), `NotFound`, `FailedPrecondition` when not active.
+
+        `parent` puts a snapshot that was prepared on nothing on the committed `parent`, so that layers can be unpacked
+        side by side. A snapshotter that can shows the capability `rebase`; one that cannot need not have the argument,
+        which callers leave out where it is empty. A parent other than the one it stands on: `InvalidArgument`.
         """
 
     def remove(self, key: str) -> None:

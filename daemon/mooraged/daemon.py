@@ -18,6 +18,7 @@ from mooraged.config import Config, Loaded
 from mooraged.graph import Graph, Plugin, State
 from mooraged.locks import check_socket, exclusive
 from mooraged.notify import ServiceManager
+from mooraged.proxies import with_proxies
 from mooraged.server import Server, services_of
 from mooraged.version import VERSION
 
@@ -62,13 +63,14 @@ def build_graph(loaded: Loaded, discovery: Discovery) -> Graph:
         Plugin(failure.type, failure.id, state=State.FAILED, error=failure.error) for failure in discovery.failures
     ]
     itself = Registration(PluginType.INTERNAL, "graph", lambda _: graph)
+    registrations, disabled, refused = with_proxies(config, discovery.registrations)
     graph = Graph(
-        [itself, *discovery.registrations],
+        [itself, *registrations],
         describe(config),
         loaded.plugins,
-        disabled=config.disabled_plugins,
+        disabled=disabled,
         init_deadline=config.timeouts.plugin_init,
-        known_failures=failures,
+        known_failures=[*failures, *refused],
     )
     return graph
 

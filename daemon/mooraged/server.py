@@ -20,16 +20,13 @@ import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from moorage_api.errors import FailedPrecondition, Internal, InvalidArgument, MoorageError, Unavailable
+from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, Unavailable
+from moorage_api.remote.status import fail
 from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER, Service
 from moorage_api.types import check_identifier
 from mooraged.logs import TRACE
 
 logger = logging.getLogger(__name__)
-
-_STATUS = {status.value[0]: status for status in grpc.StatusCode}
-# A status message travels in a header, percent-encoded; clients drop headers beyond 8 KiB.
-_MESSAGE_MAX = 4096
 
 
 class ServerCall:
@@ -125,9 +122,9 @@ class Server:
                 if not self._stopping:
                     raise
                 # Cancelled by `stop`: without a status of its own, the call would stay open.
-                failure = _abort(path, context, Unavailable("the daemon is stopping"))
+                failure = fail(path, context, Unavailable("the daemon is stopping"))
             except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
-                failure = _abort(path, context, error)
+                failure = fail(path, context, error)
             finally:
                 self._waiting.discard(task)
                 _trace(path, started, failure)
@@ -170,37 +167,11 @@ def _unary(path: str, function: Callable[[Any, Any], Awaitable[Any]]) -> Callabl
         try:
             return await function(request, ServerCall(context))
         except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
-            failure = _abort(path, context, error)
+            failure = fail(path, context, error)
         finally:
             _trace(path, started, failure)
 
     return handle
-
-
-def _abort(path: str, context: Any, error: Exception) -> MoorageError:
-    """Give the call the status that `error` stands for: the one place where errors become codes."""
-    failure = as_moorage_error(path, error)
-    context.set_code(_STATUS[failure.code.value])
-    context.set_details(_shortened(failure.message))
-    return failure
-
-
-def _shortened(message: str) -> str:
-    """`message`, cut where it would not fit into its header."""
-    size = 0
-    for index, character in enumerate(message):
-        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
-        if size > _MESSAGE_MAX:
-            return f"{message[:index]}…"
-    return message
-
-
-def as_moorage_error(path: str, error: Exception) -> MoorageError:
-    """`error` itself if it is one of the closed set; anything else is logged with its traceback."""
-    if isinstance(error, MoorageError):
-        return error
-    logger.error("call failed unexpectedly", exc_info=error, extra={"method": path})
-    return Internal(f"{type(error).__name__}: {error}")
 
 
 def _trace(path: str, started: float, failure: MoorageError | None) -> None:

@@ -60,6 +60,11 @@ class ContentStoreSuite:
     keeps_labels: ClassVar[bool] = True
     """False for a backend that leaves labels to the metadata layer: its `update` raises `Unimplemented`."""
 
+    outlives_deletion: ClassVar[bool] = True
+    """False where each read is a call to another process, so that an open blob goes when it is deleted."""
+    cuts_anywhere: ClassVar[bool] = True
+    """False where an ingest can be cut to nothing only, as over gRPC."""
+
     def open_store(self, folder: Path) -> ContentStore:
         """Open the store in `folder`, new or again; called again after the process would have died."""
         raise NotImplementedError
@@ -181,6 +186,8 @@ class ContentStoreSuite:
             reader.pread(1, 0)
 
     def test_an_open_blob_outlives_its_deletion(self, store: ContentStore) -> None:
+        if not self.outlives_deletion:
+            pytest.skip("the store does not promise it")
         digest = put(store, b"still here").digest
         with store.open(digest) as reader:
             store.delete(digest)
@@ -246,11 +253,12 @@ class ContentStoreSuite:
             writer.write(b"abcdef")
             with pytest.raises(OutOfRange):
                 writer.truncate(7)
-            writer.truncate(3)
-            assert writer.status().offset == 3
-            assert writer.digest() == digest_of(b"abc")
-            writer.write(b"X")
-            assert writer.digest() == digest_of(b"abcX")
+            if self.cuts_anywhere:
+                writer.truncate(3)
+                assert writer.status().offset == 3
+                assert writer.digest() == digest_of(b"abc")
+                writer.write(b"X")
+                assert writer.digest() == digest_of(b"abcX")
             writer.truncate(0)
             writer.write(b"again")
             assert writer.commit(5).digest == digest_of(b"again")

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
+from moorage_api.errors import InvalidArgument
 from moorage_api.plugin import Registration
+from moorage_api.types import check_identifier
 from mooraged.config.check import decode
 from mooraged.config.lines import line_of
 from mooraged.config.problems import ConfigError, KeyPath, Problem, dotted, nearest
-from mooraged.config.schema import DEFAULT_PATH, Config
+from mooraged.config.schema import DEFAULT_PATH, Config, proxy_uri
 
 # The kernel's limit for the path of a Unix socket, without the closing zero byte; `.ttrpc` and `.lock` are added to it.
 _SOCKET_PATH_MAX = 107 - len(".ttrpc")
@@ -72,8 +74,7 @@ def load(
     config = decode(Config, document, (), source.report) or Config()
     plugins, warnings = _plugin_tables(source, config, registrations, complete)
     _check_lists(source, config, registrations, complete)
-    if config.proxy_plugins:
-        warnings.append(source.problem(("proxy_plugins",), "plugins in other processes are not supported yet"))
+    _check_proxies(source, config)
     config = _apply(config, overrides)
     _check_values(source, config)
     if source.problems:
@@ -130,13 +131,25 @@ def _plugin_tables(
 
 
 def _check_lists(source: _Source, config: Config, registrations: Sequence[Registration], complete: bool) -> None:
-    known = {r.uri for r in registrations}
+    proxies = {proxy_uri(name, proxy) for name, proxy in config.proxy_plugins.items()}
+    known = {r.uri for r in registrations} | proxies
     for key, uris in (("disabled_plugins", config.disabled_plugins), ("required_plugins", config.required_plugins)):
         for uri in uris:
             if uri not in known and (complete or key == "required_plugins"):
                 source.report((key,), f"no such plugin: {uri}{nearest(uri, known)}")
-    for uri in set(config.disabled_plugins) & set(config.required_plugins):
+    for uri in (set(config.disabled_plugins) & set(config.required_plugins)) - proxies:
         source.report(("required_plugins",), f"{uri} is in disabled_plugins too")
+
+
+def _check_proxies(source: _Source, config: Config) -> None:
+    for name, proxy in config.proxy_plugins.items():
+        path = ("proxy_plugins", name)
+        try:
+            check_identifier(name, "name")
+        except InvalidArgument as error:
+            source.report(path, str(error))
+        if not proxy.address.removeprefix("unix://").startswith("/"):
+            source.report((*path, "address"), f"expected an absolute path, got {proxy.address!r}")
 
 
 def _apply(config: Config, flags: Overrides) -> Config:

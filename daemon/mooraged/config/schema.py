@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from moorage_api.plugin import PluginType
+
 DEFAULT_PATH = "/etc/moorage/config.toml"
 DEFAULT_ADDRESS = "/run/moorage/moorage.sock"
 
@@ -71,11 +73,31 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProxyPlugin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A plugin in another process, spoken to over gRPC on a Unix socket."""
 
-    type: Annotated[str, msgspec.Meta(description="What it is: snapshot, content or diff.")] = "snapshot"
+    type: Annotated[
+        Literal["snapshot", "content", "diff"], msgspec.Meta(description="What it is: snapshot, content or diff.")
+    ] = "snapshot"
     address: Annotated[str, msgspec.Meta(description="Path of its Unix socket.")] = ""
+    timeout: Annotated[
+        float,
+        msgspec.Meta(gt=0, description="How long it may take to answer one call before the call fails, in seconds."),
+    ] = 120.0
+    namespace: Annotated[
+        str,
+        msgspec.Meta(
+            description="The namespace named to it for snapshots and content, if it has such; a differ gets the caller's."
+        ),
+    ] = "default"
     platform: Annotated[str, msgspec.Meta(description="The platform that it serves; empty: this one.")] = ""
     exports: Annotated[dict[str, str], msgspec.Meta(description="What it tells clients of itself.")] = {}
     capabilities: Annotated[list[str], msgspec.Meta(description="Capabilities that it shows to clients.")] = []
+
+
+PROXY_TYPES = {"snapshot": PluginType.SNAPSHOTTER, "content": PluginType.CONTENT, "diff": PluginType.DIFFER}
+
+
+def proxy_uri(name: str, proxy: ProxyPlugin) -> str:
+    """How the plugin is called among the others."""
+    return f"{PROXY_TYPES[proxy.type].value}.{name}"
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -73,6 +73,14 @@ class Content:
         self._backend = backend
         self._policy = policy
 
+    @property
+    def namespace(self) -> str:
+        return self._scope.namespace
+
+    @property
+    def lease(self) -> str:
+        return self._scope.lease
+
     # Blobs
 
     def info(self, digest: str) -> Info:

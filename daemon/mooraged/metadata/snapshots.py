@@ -17,6 +17,7 @@ believed under either policy: it has asked the registry with this client's crede
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from moorage_api import adaptors
-from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, MoorageError, NotFound
+from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, MoorageError, NotFound, Unimplemented
 from moorage_api.fieldpaths import update_labels, without_empty
 from moorage_api.filters import parse
 from moorage_api.mounts import Mount
@@ -227,21 +228,24 @@ class NamespacedSnapshotter:
                 return
         raise NotFound(f"snapshotter {self._name!r} says that it has {target!r}, but shows no such snapshot")
 
-    def commit(self, name: str, key: str, labels: Labels | None = None) -> None:
+    def commit(self, name: str, key: str, labels: Labels | None = None, *, parent: str = "") -> None:
         """In three steps: the intent in the database, the commit in the backend, the result in the database.
 
         A crash between the last two is mended at the next start (`recover`): the backend is asked how it ended.
         """
         if not name:
             raise InvalidArgument("the name of a snapshot must not be empty")
+        if parent and "parent" not in inspect.signature(self._backend.commit).parameters:
+            raise Unimplemented(f"snapshotter {self._name!r} cannot commit onto a parent: it has no capability rebase")
         kept = without_empty(labels or {})
         backend_name = self._scope.shared.backend_key(self._scope.namespace, name)
         with self._scope.shared.gate.using(backend_name):
-            active = self._intend(name, key, backend_name, kept)
-            names = {backend_name: name, active.backend_key: key}
+            active, backend_parent = self._intend(name, key, backend_name, kept, parent)
+            names = {backend_name: name, active.backend_key: key, backend_parent: parent}
+            onto = {"parent": backend_parent} if backend_parent else {}
             try:
                 with renaming(names):
-                    self._backend.commit(backend_name, active.backend_key, inherited(kept))
+                    self._backend.commit(backend_name, active.backend_key, inherited(kept), **onto)
             except BaseException:
                 self._settle(key, backend_name)
                 raise
@@ -249,8 +253,15 @@ class NamespacedSnapshotter:
         event = events.SnapshotCommit(key=key, name=name, snapshotter=self._name)
         self._scope.publish("/snapshot/commit", event)
 
-    def _intend(self, name: str, key: str, backend_name: str, labels: dict[str, str]) -> AnyRow:
-        def work(connection: Connection) -> AnyRow:
+    def _intend(
+        self, name: str, key: str, backend_name: str, labels: dict[str, str], parent: str
+    ) -> tuple[AnyRow, str]:
+        """Write the intent down, with the parent if it gets one, which nobody may remove from then on.
+
+        Returns the row, and the backend's key of that parent.
+        """
+
+        def work(connection: Connection) -> tuple[AnyRow, str]:
             row = self._get(connection, key)
             if row is None:
                 raise self._missing(key)
@@ -259,16 +270,20 @@ class NamespacedSnapshotter:
             if row.commit_name:
                 raise FailedPrecondition(f"snapshot {key!r} in {self._place()} is being committed already")
             if rows.is_taken(connection, {**self._here, "at_name": name}):
-                return row
+                return row, ""
+            if parent and row.parent not in ("", parent):
+                raise InvalidArgument(f"snapshot {key!r} stands on {row.parent!r}, not on {parent!r}")
+            backend_parent = self._parent_key(connection, parent)
             intent = {"commit_name": name, "commit_key": backend_name, "commit_labels": labels}
-            connection.execute(rows.SET_INTENT, {**self._here, "at_name": key, **intent})
-            return self._get(connection, key) or row
+            place = {"parent": parent or row.parent}
+            connection.execute(rows.SET_INTENT, {**self._here, "at_name": key, **intent, **place})
+            return self._get(connection, key) or row, backend_parent
 
-        row = self._scope.write(work)
+        row, backend_parent = self._scope.write(work)
         if row.commit_key != backend_name:
             self._hold_existing(name)
             raise self._exists(name)
-        return row
+        return row, backend_parent
 
     def _finish(
         self, connection: Connection, name: str, key: str, backend_name: str, labels: Mapping[str, str]
@@ -292,10 +307,12 @@ class NamespacedSnapshotter:
     def _settle(self, key: str, backend_name: str) -> None:
         """After a commit that failed or was cut off: forget the intent, or carry it out if the backend has done so."""
         row = self._row(key)
+        parent = row.parent
         try:
-            done = self._backend.stat(backend_name).kind is Kind.COMMITTED
-        except NotFound:
-            done = False
+            done = self._is_committed(backend_name)
+            if not done and parent and not self._backend_parent(row.backend_key):
+                # It was to be committed onto a parent, and stands on nothing still.
+                parent = ""
         except MoorageError:
             _log.exception("commit of snapshot %r in %s is left open until the next start", key, self._place())
             return
@@ -304,10 +321,16 @@ class NamespacedSnapshotter:
             if done:
                 self._finish(connection, row.commit_name, key, backend_name, row.commit_labels)
             else:
-                none = {"commit_name": "", "commit_key": "", "commit_labels": {}}
+                none = {"commit_name": "", "commit_key": "", "commit_labels": {}, "parent": parent}
                 connection.execute(rows.SET_INTENT, {**self._here, "at_name": key, **none})
 
         self._scope.write(work)
+
+    def _is_committed(self, backend_name: str) -> bool:
+        try:
+            return self._backend.stat(backend_name).kind is Kind.COMMITTED
+        except NotFound:
+            return False
 
     def recover(self) -> None:
         """Settle the commits of this namespace that a crash cut off. Called once, before any client."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
-from moorage_api.convert import fieldpaths, mounts_to_wire, pages, snapshot_from_wire, snapshot_to_wire
 from moorage_api.core import Core, Namespaced
-from moorage_api.errors import InvalidArgument, NotFound, Unimplemented
+from moorage_api.errors import InvalidArgument, NotFound
+from moorage_api.remote.answers import SnapshotAnswers
 from moorage_api.rpc import Call, Service
 from moorage_api.snapshots import Snapshotter
 from moorage_api.wire import snapshots_pb2 as pb
@@ -18,58 +18,49 @@ from mooraged.services.handlers import Handlers
 T = TypeVar("T")
 
 
+class Named(Protocol):
+    """A request that says whose snapshots are meant: all of them do."""
+
+    @property
+    def snapshotter(self) -> str: ...
+
+
 class Snapshots(Handlers):
-    """The handlers."""
+    """The handlers: those of `SnapshotAnswers` on what the caller's namespace has of the snapshotter."""
 
     async def Prepare(self, request: pb.PrepareSnapshotRequest, call: Call) -> pb.PrepareSnapshotResponse:
-        labels = dict(request.labels)
-        mounts = await self._on(call, request.snapshotter, lambda s: s.prepare(request.key, request.parent, labels))
-        return pb.PrepareSnapshotResponse(mounts=mounts_to_wire(mounts))
+        return await self._answer(call, request, lambda snapshots: snapshots.Prepare(request))
 
     async def View(self, request: pb.ViewSnapshotRequest, call: Call) -> pb.ViewSnapshotResponse:
-        labels = dict(request.labels)
-        mounts = await self._on(call, request.snapshotter, lambda s: s.view(request.key, request.parent, labels))
-        return pb.ViewSnapshotResponse(mounts=mounts_to_wire(mounts))
+        return await self._answer(call, request, lambda snapshots: snapshots.View(request))
 
     async def Mounts(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse:
-        mounts = await self._on(call, request.snapshotter, lambda s: s.mounts(request.key))
-        return pb.MountsResponse(mounts=mounts_to_wire(mounts))
+        return await self._answer(call, request, lambda snapshots: snapshots.Mounts(request))
 
     async def Commit(self, request: pb.CommitSnapshotRequest, call: Call) -> Empty:
-        if request.parent:
-            raise Unimplemented("commit onto another parent: no snapshotter here has the capability rebase")
-        labels = dict(request.labels)
-        await self._on(call, request.snapshotter, lambda s: s.commit(request.name, request.key, labels))
-        return Empty()
+        return await self._answer(call, request, lambda snapshots: snapshots.Commit(request))
 
     async def Remove(self, request: pb.RemoveSnapshotRequest, call: Call) -> Empty:
-        await self._on(call, request.snapshotter, lambda s: s.remove(request.key))
-        return Empty()
+        return await self._answer(call, request, lambda snapshots: snapshots.Remove(request))
 
     async def Stat(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
-        info = await self._on(call, request.snapshotter, lambda s: s.stat(request.key))
-        return pb.StatSnapshotResponse(info=snapshot_to_wire(info))
+        return await self._answer(call, request, lambda snapshots: snapshots.Stat(request))
 
     async def Update(self, request: pb.UpdateSnapshotRequest, call: Call) -> pb.UpdateSnapshotResponse:
-        given, paths = snapshot_from_wire(request.info), fieldpaths(request.update_mask)
-        info = await self._on(call, request.snapshotter, lambda s: s.update(given, paths))
-        return pb.UpdateSnapshotResponse(info=snapshot_to_wire(info))
+        return await self._answer(call, request, lambda snapshots: snapshots.Update(request))
 
     async def List(self, request: pb.ListSnapshotsRequest, call: Call) -> AsyncIterator[pb.ListSnapshotsResponse]:
-        filters = list(request.filters)
-        for page in pages(await self._on(call, request.snapshotter, lambda s: list(s.walk(filters)))):
-            yield pb.ListSnapshotsResponse(info=map(snapshot_to_wire, page))
+        for page in await self._answer(call, request, lambda snapshots: list(snapshots.List(request))):
+            yield page
 
     async def Usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse:
-        usage = await self._on(call, request.snapshotter, lambda s: s.usage(request.key))
-        return pb.UsageResponse(size=usage.size, inodes=usage.inodes)
+        return await self._answer(call, request, lambda snapshots: snapshots.Usage(request))
 
     async def Cleanup(self, request: pb.CleanupRequest, call: Call) -> Empty:
-        await self._on(call, request.snapshotter, lambda s: s.cleanup())
-        return Empty()
+        return await self._answer(call, request, lambda snapshots: snapshots.Cleanup(request))
 
-    async def _on(self, call: Call, name: str, operation: Callable[[Snapshotter], T]) -> T:
-        return await self._run(call, lambda space: operation(_snapshotter(space, name)))
+    async def _answer(self, call: Call, request: Named, answer: Callable[[SnapshotAnswers], T]) -> T:
+        return await self._run(call, lambda space: answer(SnapshotAnswers(_snapshotter(space, request.snapshotter))))
 
 
 def _snapshotter(space: Namespaced, name: str) -> Snapshotter:

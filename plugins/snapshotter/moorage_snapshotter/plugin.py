@@ -80,4 +80,5 @@ def _root(context: InitContext[OverlayConfig] | InitContext[NativeConfig], confi
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     context.exports["root"] = str(root)
     context.platforms.append(Platform())
+    context.capabilities.append("rebase")
     return root

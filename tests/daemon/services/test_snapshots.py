@@ -76,7 +76,7 @@ def test_errors(leased: Client, name: str) -> None:
     commit = pb.CommitSnapshotRequest(snapshotter=name, name="n", key="absent")
     assert failure(lambda: leased.snapshots.Commit(commit))[0] is NOT_FOUND
     rebase = pb.CommitSnapshotRequest(snapshotter=name, name="n", key="a", parent="p")
-    assert failure(lambda: leased.snapshots.Commit(rebase))[0] is grpc.StatusCode.UNIMPLEMENTED
+    assert failure(lambda: leased.snapshots.Commit(rebase))[0] is grpc.StatusCode.NOT_FOUND
     assert keys(leased, name) == ["a"]
 
 

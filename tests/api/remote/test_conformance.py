@@ -1,0 +1,70 @@
+"""Backends keep the rules of their contracts through gRPC, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorage_api.content import ContentStore
+from moorage_api.remote.content import RemoteContentStore
+from moorage_api.remote.snapshotter import RemoteSnapshotter
+from moorage_api.snapshots import Snapshotter
+from moorage_api.testing.content import ContentStoreSuite
+from moorage_api.testing.snapshots import SnapshotterSuite
+from moorage_content import LocalContentStore
+from moorage_snapshotter.native import NativeSnapshotter
+from moorage_snapshotter.overlay import OverlaySnapshotter
+from moorage_snapshotter.support import default_options
+
+
+class Remote(SnapshotterSuite):
+    """A proxy does not close what is behind it: opening anew does."""
+
+    backend: Callable[[Path], Snapshotter]
+
+    @pytest.fixture(autouse=True)
+    def connected(self, wires: Any) -> Iterator[None]:
+        self.wires = wires
+        self.behind: list[Snapshotter] = []
+        yield
+        self._close()
+
+    def open_snapshotter(self, folder: Path) -> Snapshotter:
+        self._close()
+        self.behind.append(type(self).backend(folder))
+        return RemoteSnapshotter(self.wires.connect(self.behind[-1]), "any")
+
+    def _close(self) -> None:
+        self.wires.close()
+        while self.behind:
+            self.behind.pop().close()
+
+
+class TestOverOverlay(Remote):
+    @staticmethod
+    def backend(folder: Path) -> Snapshotter:  # type: ignore[override]
+        return OverlaySnapshotter(folder, default_options(()))
+
+
+class TestOverNative(Remote):
+    backend = NativeSnapshotter
+    holds_only_changes = False
+
+
+class TestContent(ContentStoreSuite):
+    keeps_labels = False
+    outlives_deletion = False
+    cuts_anywhere = False
+
+    @pytest.fixture(autouse=True)
+    def connected(self, wires: Any) -> None:
+        self.wires = wires
+
+    def open_store(self, folder: Path) -> ContentStore:
+        return RemoteContentStore(self.wires.connect(LocalContentStore(folder)))
+
+    def close_store(self, store: ContentStore) -> None:
+        self.wires.close()
