@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from suite import pods
+from suite import native, pods, pull
 from suite.report import Report
 
-BENCHMARKS: dict[str, Callable[[], Report]] = {"pods": pods.run}
+BENCHMARKS: dict[str, Callable[[], Report]] = {"pods": pods.run, "native": native.run, "pull": pull.run}
 
 
 def main(names: list[str]) -> int:

@@ -8,9 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.cri import CriClient, pod_config
-
 from suite.report import Comparison, Report
+from support.cri import CriClient, pod_config
 from support.daemon import Daemon
 from support.images import ImageSpec, push
 from support.measure import Timings, processes_named, pss

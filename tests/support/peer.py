@@ -23,8 +23,8 @@ READY_SECONDS = 30
 class Peer:
     """A `containerd` process with its CRI plugin; `pause` is the reference of an image for its pause containers."""
 
-    def __init__(self, pause: str = "", runtime: str = "runc") -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="peer-", dir="/tmp"))
+    def __init__(self, pause: str = "", runtime: str = "runc", folder: Path | None = None) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="peer-", dir="/tmp"))
         self.id = uuid.uuid4().hex[:8]
         self.tag = f"MOORAGE_TEST_ID={self.id}"
         self.cgroup_parent = f"peer-{self.id}"
