@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from moorage_api.cni.call import Attachment, request
+from moorage_api.cni.config import parse
+from moorage_api.cni.result import addresses
 from moorage_api.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -24,11 +27,10 @@ from moorage_api.wire import cri_pb2
 from moorage_cri.background import Background
 from moorage_cri.cni import pod, process
 from moorage_cri.cni.cache import Cache
-from moorage_cri.cni.config import ConfigFolder, parse
+from moorage_cri.cni.config import ConfigFolder
 from moorage_cri.cni.netns import NetworkNamespaces
 from moorage_cri.cni.network import Network
-from moorage_cri.cni.plugin import Attachment, Plugins, request
-from moorage_cri.cni.result import addresses
+from moorage_cri.cni.plugin import Plugins
 
 RESULT = {
     "cniVersion": "1.0.0",

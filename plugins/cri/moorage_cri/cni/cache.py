@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from moorage_api.cni import config
+from moorage_api.cni.call import Attachment, Result
 from moorage_api.errors import InvalidArgument
-from moorage_cri.cni import config
-from moorage_cri.cni.plugin import Attachment, Result
 
 logger = logging.getLogger(__name__)
 

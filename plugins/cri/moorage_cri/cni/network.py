@@ -8,11 +8,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from moorage_api.cni.call import Attachment, Result, request
+from moorage_api.cni.config import NetworkConfig
+from moorage_api.cni.result import addresses
 from moorage_api.errors import MoorageError
 from moorage_cri.cni.cache import Cache, Entry
-from moorage_cri.cni.config import ConfigFolder, NetworkConfig
-from moorage_cri.cni.plugin import Attachment, Plugins, Result, request
-from moorage_cri.cni.result import addresses
+from moorage_cri.cni.config import ConfigFolder
+from moorage_cri.cni.plugin import Plugins
 
 logger = logging.getLogger(__name__)
 

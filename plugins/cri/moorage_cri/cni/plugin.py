@@ -5,28 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from moorage_api.cni.call import Attachment, Result, environment, parse_result
 from moorage_api.errors import MoorageError, NotFound, Unavailable
 from moorage_cri.cni import process
 from moorage_cri.concurrency import finish
-
-Result = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """What a call is about: which container, in which network namespace, under which interface name.
-
-    `args` becomes CNI_ARGS; `capabilities` are runtime arguments by capability name.
-    """
-
-    id: str
-    netns: str
-    interface: str = "eth0"
-    args: Mapping[str, str] = field(default_factory=dict)
-    capabilities: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Plugins:
@@ -50,7 +34,7 @@ class Plugins:
         )
         if done.status != 0:
             raise Unavailable(f"CNI plugin {kind} failed ({command}): {_reason(done)}")
-        return _parse(done.stdout, kind)
+        return parse_result(done.stdout, kind)
 
     def find(self, kind: str) -> str:
         """The path of a plugin's program. `NotFound`, naming the folders."""
@@ -61,53 +45,13 @@ class Plugins:
         raise NotFound(f"CNI plugin {kind} is not in {', '.join(self._folders)}")
 
     def _environment(self, command: str, attachment: Attachment) -> dict[str, str]:
-        return {
-            **os.environ,
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": attachment.id,
-            "CNI_NETNS": attachment.netns,
-            "CNI_IFNAME": attachment.interface,
-            "CNI_ARGS": ";".join(f"{name}={value}" for name, value in attachment.args.items()),
-            "CNI_PATH": ":".join(self._folders),
-        }
-
-
-def request(
-    version: str,
-    network: str,
-    plugin: Mapping[str, Any],
-    capabilities: Mapping[str, Any],
-    previous: Result | None,
-) -> dict[str, Any]:
-    """What a plugin reads: its configuration with the network's name and version, those runtime arguments whose
-    capability it declares, and the result of the plugin before it."""
-    config = {key: value for key, value in plugin.items() if key != "capabilities"}
-    config |= {"name": network, "cniVersion": version}
-    declared = plugin.get("capabilities") or {}
-    runtime = {name: value for name, value in capabilities.items() if declared.get(name) and value}
-    if runtime:
-        config["runtimeConfig"] = runtime
-    if previous is not None:
-        config["prevResult"] = previous
-    return config
-
-
-def _parse(stdout: bytes, kind: str) -> Result:
-    if not stdout.strip():
-        return {}
-    try:
-        result = json.loads(stdout)
-    except ValueError as error:
-        raise Unavailable(f"CNI plugin {kind} printed a result that is not JSON: {error}") from error
-    if not isinstance(result, dict):
-        raise Unavailable(f"CNI plugin {kind} printed a result that is not a JSON object")
-    return result
+        return {**os.environ, **environment(command, attachment, self._folders)}
 
 
 def _reason(done: process.Completed) -> str:
     """What a failed plugin says: its error object on standard output, or else the end of its standard error."""
     try:
-        error = _parse(done.stdout, "")
+        error = parse_result(done.stdout, "")
     except MoorageError:
         error = {}
     text = "; ".join(str(error[key]) for key in ("msg", "details") if error.get(key))

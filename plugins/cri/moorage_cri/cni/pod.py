@@ -6,9 +6,9 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from moorage_api.cni.call import Attachment
 from moorage_api.errors import InvalidArgument
 from moorage_api.wire import cri_pb2
-from moorage_cri.cni.plugin import Attachment
 
 _INGRESS = "kubernetes.io/ingress-bandwidth"
 _EGRESS = "kubernetes.io/egress-bandwidth"

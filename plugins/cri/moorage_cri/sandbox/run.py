@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from moorage_api import sandboxes
+from moorage_api.cni.call import Attachment
 from moorage_api.errors import NotFound
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri import labels, names
 from moorage_cri.cni import pod
-from moorage_cri.cni.plugin import Attachment
 from moorage_cri.concurrency import finish, together
 from moorage_cri.config import RuntimeHandler
 from moorage_cri.context import Cri

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from moorage_api.cni.call import Result
 from moorage_api.errors import Unavailable
-from moorage_cri.cni.plugin import Result
 
 
 def addresses(result: Result, interface: str, preference: str) -> list[str]:
