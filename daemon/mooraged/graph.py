@@ -28,6 +28,7 @@ PREFERRED: Mapping[str, str] = {
     PluginType.CONTENT: "content",
     PluginType.SNAPSHOTTER: "overlayfs",
     PluginType.DIFFER: "walking",
+    PluginType.SERVICE: "diff-service",
     PluginType.METADATA: "sqlite",
     PluginType.EVENT: "exchange",
     PluginType.GC: "scheduler",

@@ -88,7 +88,7 @@ class Parts:
         self._find = find
 
     def differ(self) -> Differ:
-        part: Differ = self._get(PluginType.DIFFER)
+        part: Differ = self._get(PluginType.SERVICE)
         return part
 
     def runtime(self) -> Runtime:

@@ -8,8 +8,11 @@ from typing import Annotated
 
 import msgspec
 
+from moorage_api.differ import Differ
+from moorage_api.errors import NotFound
 from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
 from mooraged.core.core import LocalCore, Parts
+from mooraged.core.differs import DifferChain
 
 
 class CoreConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,6 +35,24 @@ def init_core(context: InitContext[CoreConfig]) -> LocalCore:
     return core
 
 
+class DiffConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which differs make and unpack layers."""
+
+    default: Annotated[
+        list[str],
+        msgspec.Meta(min_length=1, description="Differs by name, asked in this order until one knows the layer."),
+    ] = msgspec.field(default_factory=lambda: ["walking"])
+
+
+def init_differs(context: InitContext[DiffConfig]) -> Differ:
+    """The differs that are configured and have started. `NotFound` where none has."""
+    started = context.get_all(PluginType.DIFFER)
+    chosen = [started[name] for name in context.config.default if name in started]
+    if not chosen:
+        raise NotFound(f"no differ of {context.config.default} has started; there are {sorted(started)}")
+    return chosen[0] if len(chosen) == 1 else DifferChain(chosen)
+
+
 def init_logs(context: InitContext[None]) -> Path:
     """The folder under which clients choose a path for each container's log: `<namespace>/<id>/<n>.log`."""
     context.exports["root"] = str(context.root)
@@ -46,8 +67,9 @@ def moorage_register() -> Sequence[Registration]:
             "core",
             init_core,
             requires=[PluginType.METADATA, PluginType.EVENT],
-            wants=[PluginType.DIFFER, PluginType.RUNTIME, PluginType.TRANSFER, PluginType.GC],
+            wants=[PluginType.SERVICE, PluginType.RUNTIME, PluginType.TRANSFER, PluginType.GC],
             config=CoreConfig,
         ),
+        Registration(PluginType.SERVICE, "diff-service", init_differs, requires=[PluginType.DIFFER], config=DiffConfig),
         Registration(PluginType.INTERNAL, "logs", init_logs),
     ]

@@ -94,7 +94,7 @@ def moorage_register() -> Sequence[Registration]:
             Registration(grpc, module, _of_core(module), requires=[_CORE])
             for module in ("containers", "content", "leases", "namespaces", "snapshots")
         ),
-        Registration(grpc, "diff", _of_core("diff"), requires=[_CORE, PluginType.DIFFER]),
+        Registration(grpc, "diff", _of_core("diff"), requires=[_CORE, PluginType.SERVICE]),
         Registration(grpc, "images", init_images, requires=[_CORE, PluginType.GC]),
         Registration(grpc, "events", init_events, requires=[PluginType.EVENT]),
         Registration(grpc, "introspection", init_introspection, requires=[_GRAPH]),

@@ -13,7 +13,7 @@ def init(context: InitContext[TransferConfig]) -> LocalTransfer:
     service = LocalTransfer(
         context.config,
         context.get(PluginType.METADATA),
-        context.get(PluginType.DIFFER),
+        context.get(PluginType.SERVICE),
         f"moorage/{context.daemon.version}",
     )
     context.on_stop(service.close)
@@ -27,7 +27,7 @@ def moorage_register() -> Sequence[Registration]:
             PluginType.TRANSFER,
             "local",
             init,
-            requires=[PluginType.METADATA, PluginType.DIFFER],
+            requires=[PluginType.METADATA, PluginType.SERVICE],
             config=TransferConfig,
             documentation="Images between registries and the store.",
         )
