@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support.ctr import Ctr, lines
+from support.ctr import Ctr, lines, watched
 from support.images import ImageSpec, digest_of
 from support.terminal import wait_until
 
@@ -127,28 +125,6 @@ def test_a_container_in_the_foreground(ctr: Ctr, pulled: str) -> None:
     done = ctr.daemon.call(*command, "sh", "-c", "echo out; echo err >&2; exit 3")
     assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "err\n")
     assert "short" not in ctr("containers", "ls")
-
-
-@contextmanager
-def watched(ctr: Ctr, log: Path) -> Iterator[None]:
-    """`ctr events` into `log`, from before the block to after it."""
-    with log.open("w") as out:
-        watcher = subprocess.Popen(
-            ["ctr", "-n", ctr.namespace, "events"], env=ctr.daemon.environment, stdout=out, stdin=subprocess.DEVNULL
-        )
-    try:
-        # There is no sign that it listens but that it hears something.
-        marks = 0
-        while not log.read_text():
-            ctr("leases", "create", "--id", "mark")
-            ctr("snapshots", "prepare", f"mark-{(marks := marks + 1)}")
-            ctr("snapshots", "rm", f"mark-{marks}")
-            ctr("leases", "rm", "mark")
-            assert marks < 50
-        yield
-    finally:
-        watcher.send_signal(signal.SIGKILL)
-        watcher.wait()
 
 
 def test_events(ctr: Ctr, pulled: str, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def test_how_start_answers(short_tmp: Path) -> None:
     try:
         address = start(first).decode()
         assert address.startswith(f"unix://{short_tmp}/s/")
+        assert (first / "address").read_text() == address
         assert json.loads(start(second, {"MAX_SHIM_VERSION": "2"})) == {
             "version": 2,
             "address": address,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from support.daemon import Daemon
+from support.clients import Clients
 from support.terminal import Terminal
 
 
@@ -17,7 +20,7 @@ def lines(text: str) -> list[list[str]]:
 class Ctr:
     """`ctr` in one namespace of a daemon."""
 
-    def __init__(self, daemon: Daemon, namespace: str) -> None:
+    def __init__(self, daemon: Clients, namespace: str) -> None:
         self.daemon = daemon
         self.namespace = namespace
         self.fifos = str(daemon.folder / "fifos")
@@ -52,3 +55,25 @@ class Ctr:
     def tasks(self) -> dict[str, str]:
         """Ids and states."""
         return {words[0]: words[-1] for words in lines(self("tasks", "ls"))}
+
+
+@contextmanager
+def watched(ctr: Ctr, log: Path) -> Iterator[None]:
+    """`ctr events` into `log`, from before the block to after it."""
+    with log.open("w") as out:
+        watcher = subprocess.Popen(
+            ["ctr", "-n", ctr.namespace, "events"], env=ctr.daemon.environment, stdout=out, stdin=subprocess.DEVNULL
+        )
+    try:
+        # There is no sign that it listens but that it hears something.
+        marks = 0
+        while not log.read_text():
+            ctr("leases", "create", "--id", "mark")
+            ctr("snapshots", "prepare", f"mark-{(marks := marks + 1)}")
+            ctr("snapshots", "rm", f"mark-{marks}")
+            ctr("leases", "rm", "mark")
+            assert marks < 50
+        yield
+    finally:
+        watcher.kill()
+        watcher.wait()

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.clients import Clients
 from support.cni import write_bridge
 from support.leftovers import leftovers, sweep
 
@@ -24,7 +25,7 @@ CNI_BIN = Path("/usr/lib/cni")
 READY_SECONDS = 30
 
 
-class Daemon:
+class Daemon(Clients):
     """A daemon process on a folder of its own under /tmp (short, for the sake of socket paths).
 
     `config` holds whole tables of the configuration file as TOML text, appended to what is made here. Registries on
@@ -123,29 +124,6 @@ conf_dir = "{self.network.conf_dir}"
         """SIGTERM and a new start on the same roots."""
         self.stop()
         return self.start()
-
-    def run(self, *command: str | Path, timeout: float = 60, check: bool = True, input: str | None = None) -> str:
-        """Run a client program (`moorage`, `ctr`) in the daemon's environment; returns its standard output."""
-        done = self.call(*command, timeout=timeout, input=input)
-        if check and done.returncode:
-            raise AssertionError(
-                f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}\n{self.log()[-3000:]}"
-            )
-        return done.stdout
-
-    def call(
-        self, *command: str | Path, timeout: float = 60, input: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Like `run`, but returns the finished process whatever its exit status."""
-        return subprocess.run(
-            [str(word) for word in command],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            input=input if input is not None else "",
-            check=False,
-        )
 
     def leftovers(self) -> list[str]:
         """A line for each process, mount and cgroup of this daemon and its containers that is there now."""

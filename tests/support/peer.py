@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -14,13 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.clients import Clients
 from support.cni import write_bridge
 from support.leftovers import leftovers, sweep
 
+BIN = Path(sys.executable).parent
 READY_SECONDS = 30
 
 
-class Peer:
+class Peer(Clients):
     """A `containerd` process with its CRI plugin; `pause` is the reference of an image for its pause containers."""
 
     def __init__(self, pause: str = "", runtime: str = "runc", folder: Path | None = None) -> None:
@@ -65,9 +68,21 @@ path = "{self.folder}/opt"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the process and of clients of it."""
+        """The environment of the process and of clients of it; Moorage's shim is on its PATH."""
         name, value = self.tag.split("=")
-        return {**os.environ, name: value, "CONTAINERD_ADDRESS": self.address}
+        path = f"{BIN}:{os.environ['PATH']}"
+        return {**os.environ, name: value, "PATH": path, "CONTAINERD_ADDRESS": self.address}
+
+    def log(self) -> str:
+        """What it has logged so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def restart(self) -> Self:
+        """`kill -9` and a new start: what runs in containers runs on."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        return self.start()
 
     def start(self) -> Self:
         """Start it, and return when its socket accepts connections."""

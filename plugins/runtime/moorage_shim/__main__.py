@@ -118,7 +118,16 @@ def _start(arguments: Arguments) -> None:
         with listen(path) as listener:
             if os.fork() == 0:
                 _keep(config, listener)
+    _remember(bundle, SCHEME + path)
     _write(_started(SCHEME + path, bootstrap=params is not None))
+
+
+def _remember(bundle: str, address: str) -> None:
+    """Write the address into the bundle: containerd before 1.7 does not, and finds the shim by it when it is started anew."""
+    draft = os.path.join(bundle, ".address")
+    with open(draft, "w", encoding="ascii") as file:
+        file.write(address)
+    os.replace(draft, os.path.join(bundle, "address"))
 
 
 def _keep(config: ShimConfig, listener: socket.socket) -> NoReturn:
