@@ -145,12 +145,12 @@ def unmount_all(target: str, flags: int = syscalls.UMOUNT_NOFOLLOW, *, patience:
         pass
 
 
-def unmount_recursive(folder: str, flags: int = syscalls.UMOUNT_NOFOLLOW) -> None:
-    """Take down every mount at or below `folder`, the innermost first."""
+def unmount_recursive(folder: str, flags: int = syscalls.UMOUNT_NOFOLLOW, *, patience: float = 2.0) -> None:
+    """Take down every mount at or below `folder`, the innermost first; each otherwise as `unmount`."""
     prefix = folder.rstrip("/") + "/"
     for entry in reversed(list(mountinfo())):
         if entry.target == folder or entry.target.startswith(prefix):
-            unmount(entry.target, flags)
+            unmount(entry.target, flags, patience=patience)
 
 
 @contextmanager
