@@ -7,6 +7,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+# Chains of the portmap plugin that every network shares.
+_SHARED_CHAINS = {"CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"}
+
 
 @dataclass(frozen=True)
 class Network:
@@ -17,8 +20,22 @@ class Network:
     subnet: str
 
     def remove(self) -> None:
-        """Delete the bridge and the masquerading that its plugin left for it; harmless where there is none."""
+        """Delete the bridge, and the rules that plugins made for pods that nobody took down; harmless without any."""
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+        remove_rules(self.bridge)
+
+
+def remove_rules(network: str) -> None:
+    """Delete the NAT rules that name `network` in their comment, and the chains that only they lead to."""
+    saved = subprocess.run(["iptables-save", "-t", "nat"], check=True, capture_output=True, text=True).stdout
+    rules = [line for line in saved.splitlines() if line.startswith("-A") and f'name: \\"{network}\\"' in line]
+    targets = {rule.split()[-1] for rule in rules}
+    chains = {target for target in targets if target.startswith("CNI-")} - _SHARED_CHAINS
+    if not rules:
+        return
+    batch = ["*nat", *(f"-D{rule[2:]}" for rule in rules if rule.split()[1] not in chains)]
+    batch += [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains] + ["COMMIT", ""]
+    subprocess.run(["iptables-restore", "--noflush", "--wait"], input="\n".join(batch), text=True, check=True)
 
 
 def write_bridge(folder: Path, id: str) -> Network:

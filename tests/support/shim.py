@@ -147,11 +147,11 @@ class Daemon:
 class Node:
     """A folder with bundles, a zygote, and the shims that it forked; leaves nothing behind."""
 
-    def __init__(self, runtime: str) -> None:
+    def __init__(self, runtime: str, cache: Path) -> None:
         self.runtime = runtime
         self.folder = Path(tempfile.mkdtemp(prefix="mshim-", dir="/tmp"))
         self.cgroup = f"moorage-shim-test-{uuid.uuid4().hex[:8]}"
-        self.launcher = ZygoteLauncher()
+        self.launcher = ZygoteLauncher(cache=cache)
         self.daemon = Daemon(self.folder / "events")
         self.shims: list[Bootstrap] = []
         self.clients: list[ShimClient] = []
