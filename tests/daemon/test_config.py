@@ -142,11 +142,27 @@ def test_what_is_not_toml(tmp_path: Path, text: str, line: int, part: str) -> No
     assert part in message
 
 
-def test_plugins_in_other_processes_are_kept_for_later(tmp_path: Path) -> None:
-    loaded = read(tmp_path, "[proxy_plugins.stargz]\ntype = 'snapshot'\naddress = '/run/s.sock'\n")
-    assert [str(w).split(": ", 1)[1] for w in loaded.warnings] == [
-        "proxy_plugins: plugins in other processes are not supported yet"
-    ]
+def test_plugins_in_other_processes(tmp_path: Path) -> None:
+    text = "[proxy_plugins.stargz]\ntype = 'snapshot'\naddress = '/run/s.sock'\n"
+    loaded = read(tmp_path, text)
+    assert loaded.warnings == []
+    assert loaded.config.proxy_plugins["stargz"].address == "/run/s.sock"
+    required = read(tmp_path, f"required_plugins = ['io.containerd.snapshotter.v1.stargz']\n{text}")
+    assert required.config.required_plugins == ["io.containerd.snapshotter.v1.stargz"]
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "key"),
+    [
+        ("[proxy_plugins.a]\naddress = 'relative'\n", 2, "proxy_plugins.a.address"),
+        ("[proxy_plugins.a]\n", 1, "proxy_plugins.a.address"),
+        ("[proxy_plugins.a]\ntype = 'shim'\naddress = '/a'\n", 2, "proxy_plugins.a.type"),
+        ("[proxy_plugins.'a b']\naddress = '/a'\n", 1, 'proxy_plugins."a b"'),
+    ],
+)
+def test_plugins_in_other_processes_that_cannot_be(tmp_path: Path, table: str, line: int, key: str) -> None:
+    [(found, name, _)] = problems(tmp_path, table)
+    assert (found, name) == (line, key)
 
 
 def test_an_address_may_be_written_as_a_uri(tmp_path: Path) -> None:

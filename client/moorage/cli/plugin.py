@@ -10,6 +10,7 @@ import click
 
 from moorage.cli.app import say
 from moorage.cli.system import plugins
+from moorage.templates import KINDS, write_project
 
 ROOT = "/var/lib/moorage-plugins"
 
@@ -20,6 +21,16 @@ def plugin() -> None:
 
 
 plugin.add_command(plugins, "ls")
+
+
+@plugin.command()
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("name")
+@click.option("--folder", default="", metavar="DIR", help="Where to write it [./NAME].")
+def new(kind: str, name: str, folder: str) -> None:
+    """Write a complete project for a new plugin, which passes its tests at once."""
+    for path in write_project(kind, name, Path(folder or name)):
+        click.echo(path)
 
 
 @plugin.command()
