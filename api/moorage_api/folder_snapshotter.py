@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, ResourceExhausted
+from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound, ResourceExhausted
 from moorage_api.linux.sync import SharedSync, sync_folder
 from moorage_api.linux.tree import disk_usage, remove_tree
 from moorage_api.mounts import Mount
@@ -40,6 +40,9 @@ class FolderSnapshotter(ABC):
     `durable` false leaves it to the kernel when a committed snapshot's files reach the disk: a power cut may then lose
     them though their record is there. `remove_at_once` false leaves the folders of removed snapshots to `cleanup`.
     """
+
+    rebases = False
+    """Whether a folder holds its snapshot's own files only: then a commit can give it a parent."""
 
     def __init__(self, root: Path, *, durable: bool = True, remove_at_once: bool = True) -> None:
         self.folders = root / "snapshots"
@@ -92,7 +95,8 @@ class FolderSnapshotter(ABC):
         return self._create(Kind.VIEW, key, parent, labels)
 
     def commit(self, name: str, key: str, labels: Labels | None = None, *, parent: str = "") -> None:
-        """As the contract says; `parent` puts a snapshot that was made without a parent on that one."""
+        if parent and not self.rebases:
+            raise InvalidArgument(f"snapshot {key!r} was made without the files of {parent!r}: it cannot stand on it")
         self._tree.commit(name, key, labels, self._seal, parent=parent)
 
     def remove(self, key: str) -> None:

@@ -106,3 +106,20 @@ class Snapshotter(Protocol):
 
     def close(self) -> None:
         """Release files and locks; mounts in use stay as they are."""
+
+
+@runtime_checkable
+class Rebases(Protocol):
+    """What a snapshotter says of itself that keeps a snapshot's own files apart from its parent's.
+
+    Where `rebases` is true, the layers of an image can be extracted side by side, each into a snapshot made on nothing,
+    with deletions as overlayfs keeps them, and are put on one another by their commits.
+    """
+
+    @property
+    def rebases(self) -> bool: ...
+
+
+def rebases(snapshotter: Snapshotter) -> bool:
+    """Whether `commit` can give a snapshot its parent. A snapshotter that does not say, cannot."""
+    return isinstance(snapshotter, Rebases) and snapshotter.rebases

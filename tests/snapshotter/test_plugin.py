@@ -14,7 +14,7 @@ import pytest
 from moorage_api.linux.mount import temporary_mount
 from moorage_api.mounts import Mount
 from moorage_api.plugin import PluginType, SkipPlugin
-from moorage_api.snapshots import Snapshotter
+from moorage_api.snapshots import Snapshotter, rebases
 from moorage_snapshotter import support
 from moorage_snapshotter.overlay import OverlaySnapshotter
 from moorage_snapshotter.plugin import OverlayConfig, moorage_register
@@ -25,7 +25,7 @@ class Context(SimpleNamespace):
     """What the daemon gives a plugin."""
 
     def __init__(self, root: Path, config: object) -> None:
-        super().__init__(root=root, config=config, exports={}, platforms=[], stops=[])
+        super().__init__(root=root, config=config, exports={}, platforms=[], capabilities=[], stops=[])
 
     def on_stop(self, stop: Any) -> None:
         self.stops.append(stop)
@@ -50,6 +50,8 @@ def test_plugins_start_and_stop(tmp_path: Path, id: str) -> None:
     assert isinstance(snapshotter, Snapshotter)
     assert context.exports == {"root": str(tmp_path)}
     assert [platform.os for platform in context.platforms] == ["linux"]
+    assert context.capabilities == (["rebase"] if id == "overlayfs" else [])
+    assert rebases(snapshotter) == (id == "overlayfs")
     [stop] = context.stops
     stop()
 

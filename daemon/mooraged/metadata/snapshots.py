@@ -30,7 +30,7 @@ from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgumen
 from moorage_api.fieldpaths import update_labels, without_empty
 from moorage_api.filters import parse
 from moorage_api.mounts import Mount
-from moorage_api.snapshots import Info, Kind, Snapshotter, Usage
+from moorage_api.snapshots import Info, Kind, Snapshotter, Usage, rebases
 from moorage_api.types import Labels
 from moorage_api.wire import events_types_pb2 as events
 from mooraged.metadata import resources
@@ -59,6 +59,11 @@ class NamespacedSnapshotter:
     def name(self) -> str:
         """The snapshotter's name, as clients know it."""
         return self._name
+
+    @property
+    def rebases(self) -> bool:
+        """Whether the backend does."""
+        return rebases(self._backend)
 
     def stat(self, key: str) -> Info:
         return _info(self._row(key))

@@ -19,6 +19,8 @@ from moorage_api.snapshots import Kind
 class OverlaySnapshotter(FolderSnapshotter):
     """Snapshots as overlayfs mounts, with `options` on each overlay (not on bind mounts)."""
 
+    rebases = True
+
     def __init__(
         self, root: Path, options: Sequence[str] = (), *, durable: bool = True, remove_at_once: bool = True
     ) -> None:

@@ -54,6 +54,7 @@ def init_overlay(context: InitContext[OverlayConfig]) -> OverlaySnapshotter:
         raise SkipPlugin(problem)
     snapshotter = OverlaySnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
     context.on_stop(snapshotter.close)
+    context.capabilities.append("rebase")
     return snapshotter
 
 
@@ -80,5 +81,4 @@ def _root(context: InitContext[OverlayConfig] | InitContext[NativeConfig], confi
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     context.exports["root"] = str(root)
     context.platforms.append(Platform())
-    context.capabilities.append("rebase")
     return root
