@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from moorage_shim import metrics_v1, metrics_v2
-from moorage_shim.cgroups import Cgroup
+from moorage_api import cgroups
 
 
-def read_into(target: AnyMessage, cgroup: Cgroup) -> None:
+def read_into(target: AnyMessage, group: cgroups.Group) -> None:
     """Read the group's files and pack the message of its version. A file that is missing leaves its part empty."""
-    message = metrics_v1.read(cgroup) if cgroup.version == 1 else metrics_v2.read(cgroup.path(""))
+    message = cgroups.metrics(group)
     target.type_url = message.DESCRIPTOR.full_name
     target.value = message.SerializeToString()

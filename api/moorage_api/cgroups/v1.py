@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import os
 
+from moorage_api.cgroups.flatfiles import (
+    UNLIMITED,
+    device,
+    huge_page_sizes,
+    keyed,
+    nested,
+    number,
+    parse,
+    read_file,
+)
+from moorage_api.cgroups.location import Group
 from moorage_api.wire import cgroups_v1_pb2 as pb
-from moorage_shim.cgroups import Cgroup, read_file
-from moorage_shim.flatfiles import UNLIMITED, device, huge_page_sizes, keyed, nested, number, parse
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -41,15 +50,15 @@ _BLKIO = (
 )
 
 
-def read(cgroup: Cgroup) -> pb.Metrics:
+def read(group: Group) -> pb.Metrics:
     """All that the group's controllers tell."""
     metrics = pb.Metrics()
-    _pids(metrics, cgroup.path("pids"))
-    _cpu(metrics, cgroup.path("cpu"), cgroup.path("cpuacct"))
-    _memory(metrics, cgroup.path("memory"))
-    _blkio(metrics, cgroup.path("blkio"))
-    _hugetlb(metrics, cgroup.path("hugetlb"))
-    _rdma(metrics, cgroup.path("rdma"))
+    _pids(metrics, group.path("pids"))
+    _cpu(metrics, group.path("cpu"), group.path("cpuacct"))
+    _memory(metrics, group.path("memory"))
+    _blkio(metrics, group.path("blkio"))
+    _hugetlb(metrics, group.path("hugetlb"))
+    _rdma(metrics, group.path("rdma"))
     return metrics
 
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 
+from moorage_api.cgroups.flatfiles import (
+    UNLIMITED,
+    device,
+    huge_page_sizes,
+    keyed,
+    nested,
+    number,
+    parse,
+    read_file,
+)
 from moorage_api.wire import cgroups_v2_pb2 as pb
-from moorage_shim.cgroups import read_file
-from moorage_shim.flatfiles import UNLIMITED, device, huge_page_sizes, keyed, nested, number, parse
 
 _CPU = (
     "usage_usec",
