@@ -38,6 +38,36 @@ class ReopenRequest(_message.Message):
 Global___ReopenRequest: _TypeAlias = ReopenRequest  # noqa: Y015
 
 @_typing.final
+class AttachRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    EXEC_ID_FIELD_NUMBER: _builtins.int
+    STDOUT_FIELD_NUMBER: _builtins.int
+    STDERR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    exec_id: _builtins.str
+    """Empty for the container's first process."""
+    stdout: _builtins.str
+    """Paths of FIFOs that have a reader; empty where the stream is not wanted."""
+    stderr: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        exec_id: _builtins.str = ...,
+        stdout: _builtins.str = ...,
+        stderr: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec_id", b"exec_id", "id", b"id", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttachRequest: _TypeAlias = AttachRequest  # noqa: Y015
+
+@_typing.final
 class SandboxOptions(_message.Message):
     """Options of CreateSandbox: what the shim makes for the pod."""
 

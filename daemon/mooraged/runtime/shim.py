@@ -15,7 +15,7 @@ from moorage_api.errors import MoorageError, Unimplemented
 from moorage_api.shim import ShimLauncher, ShimRequest
 from moorage_api.wire import shim_v3_pb2 as pb
 from mooraged.runtime.bundle import Endpoint
-from mooraged.runtime.stubs import LogsStub, SandboxStub, TaskStub
+from mooraged.runtime.stubs import LogsStub, SandboxStub, StreamsStub, TaskStub
 from mooraged.runtime.ttrpc_client import TtrpcClient
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Shim:
         self.task = TaskStub(client, request.namespace, endpoint.bootstrap.version)
         self.sandboxes = SandboxStub(client, request.namespace)
         self.logs = LogsStub(client, request.namespace)
+        self.streams = StreamsStub(client, request.namespace)
 
     @classmethod
     async def connect(

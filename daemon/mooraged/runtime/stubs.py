@@ -163,3 +163,11 @@ class LogsStub(Stub):
     descriptor = moorage_shim_pb2.DESCRIPTOR.services_by_name["Logs"]
 
     Reopen = Rpc(moorage_shim_pb2.ReopenRequest, Empty)
+
+
+class StreamsStub(Stub):
+    """`moorage.shim.v1.Streams`, which only our own shim has."""
+
+    descriptor = moorage_shim_pb2.DESCRIPTOR.services_by_name["Streams"]
+
+    Attach = Rpc(moorage_shim_pb2.AttachRequest, Empty)

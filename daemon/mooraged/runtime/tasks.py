@@ -168,6 +168,14 @@ class NamespacedTasks:
         request = pb.CheckpointTaskRequest(id=container_id, path=path, options=convert.any_message(options))
         await shim.task.Checkpoint(request, timeout=self._around.config.checkpoint_timeout)
 
+    async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "") -> None:
+        _, _, shim = await self._live(container_id, exec_id)
+        request = moorage_shim_pb2.AttachRequest(
+            id=container_id, exec_id=exec_id, stdout=stdio.stdout, stderr=stdio.stderr
+        )
+        answer: Empty = await shim.streams.Attach(request, timeout=self._timeout)
+        del answer
+
     async def reopen_log(self, container_id: str) -> None:
         _, _, shim = await self._live(container_id)
         answer: Empty = await shim.logs.Reopen(moorage_shim_pb2.ReopenRequest(id=container_id), timeout=self._timeout)
