@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from moorage_api import ttrpc
 from moorage_api.errors import Code, FailedPrecondition, InvalidArgument, MoorageError, NotFound, ResourceExhausted
 from moorage_api.ttrpc import Client, DataReceived, Frame, FrameDecoder, FrameType, ProtocolError, Reply, Server

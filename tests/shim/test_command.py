@@ -18,7 +18,7 @@ from moorage_api.wire.shim_v3_pb2 import DeleteResponse
 from moorage_api.wire.types_pb2 import RuntimeInfo
 from moorage_shim.__main__ import parse_arguments
 from support.leftovers import mounts_below, sweep
-from support.shim import busybox_rootfs, kill
+from support.shim import busybox_rootfs, kill, name_of
 
 COMMAND = Path(sys.executable).parent / "containerd-shim-moorage-v2"
 SHIM = [str(COMMAND), "-namespace", "testing", "-address", "/nowhere.sock"]
@@ -27,7 +27,7 @@ SHIM = [str(COMMAND), "-namespace", "testing", "-address", "/nowhere.sock"]
 def processes(word: str) -> list[int]:
     """The shims whose command line has a word."""
     found = subprocess.run(["pgrep", "-f", f"containerd-shim-moorage-v2.*{word}"], capture_output=True, check=False)
-    return [int(pid) for pid in found.stdout.split() if Path(f"/proc/{int(pid)}/comm").read_text() == "moorage-shim\n"]
+    return [int(pid) for pid in found.stdout.split() if name_of(int(pid)) == "moorage-shim"]
 
 
 @pytest.mark.parametrize(

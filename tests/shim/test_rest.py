@@ -16,7 +16,7 @@ from moorage_api.wire import moorage_shim_pb2
 from moorage_api.wire import runtime_sandbox_pb2 as sb
 from moorage_api.wire import shim_v3_pb2 as pb
 from support.measure import pss
-from support.shim import Node, ShimClient, kill
+from support.shim import Node, ShimClient, kill, name_of
 
 SANDBOX = "containerd.runtime.sandbox.v1.Sandbox"
 
@@ -24,7 +24,7 @@ SANDBOX = "containerd.runtime.sandbox.v1.Sandbox"
 def workers(shim: int) -> list[int]:
     """The children of a shim that are not containers."""
     children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
-    return [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text() == "moorage-worker\n"]
+    return [int(pid) for pid in children if name_of(int(pid)) == "moorage-worker"]
 
 
 async def rest(node: Node) -> int:

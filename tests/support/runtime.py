@@ -175,7 +175,7 @@ class World:
         shim = self.shim_pid(id)
         children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
         names = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
-        pids = [shim, *(pid for pid, name in names.items() if name == "moorage-shim")]
+        pids = [shim, *(pid for pid, name in names.items() if name == "moorage-worker")]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:

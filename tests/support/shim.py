@@ -305,3 +305,11 @@ def kill(pid: int) -> None:
         pass
     finally:
         os.close(fd)
+
+
+def name_of(pid: int) -> str:
+    """The kernel's name of a process; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, MoorageError, NotFound
-from moorage_api.linux import mount, syscalls
 from moorage_api.mounts import Mount
 from moorage_api.runtime import Status, Stdio
 from moorage_api.wire import events_types_pb2 as events
@@ -21,11 +20,10 @@ from moorage_shim.oci import Launch, OciRuntime
 from moorage_shim.oom import OomWatch
 from moorage_shim.process import Process
 from moorage_shim.processes import Ended
+from moorage_shim.rootfs import Rootfs
 
 # How long the exit of the first process waits for those of the others, once they have been killed.
 _STRAGGLERS = 10.0
-_UNMOUNT_TRIES = 20
-_UNMOUNT_PAUSE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,7 @@ class Container:
         self._lock = Lock(self._loop)
         self._oom: OomWatch | None = None
         self._own_pids = True
+        self._rootfs = Rootfs(host.forker, plan.rootfs, os.path.join(plan.bundle, "rootfs"))
 
     @property
     def id(self) -> str:
@@ -77,7 +76,7 @@ class Container:
     async def create(self, timeout: float | None) -> None:
         """Mount its root file system and make it, up to the start of its first process. Undone on any error."""
         self._record()
-        self._mount_rootfs()
+        await self._rootfs.mount()
         try:
             if not self.plan.restore:
                 await self._launch_init(timeout)
@@ -129,7 +128,7 @@ class Container:
                 with suppress(ProcessLookupError):
                     os.kill(pid, number)
         else:
-            process.signal(number)
+            process.signal(number, self.host.pid)
         if number == signal.SIGKILL and self.init.status is Status.PAUSED:
             self.cgroup.freeze(False)
 
@@ -194,7 +193,7 @@ class Container:
             self.cgroup.kill()
         elif self.init.pid and self.init.ended is None:
             with suppress(NotFound):
-                self.init.signal(signal.SIGKILL)
+                self.init.signal(signal.SIGKILL, self.host.pid)
 
     def _publish_create(self) -> None:
         plan = self.plan
@@ -308,7 +307,7 @@ class Container:
             await init.streams.settle()
         await self.runtime.delete(self.id, force=init.status is Status.CREATED)
         await init.release()
-        await self._unmount_rootfs()
+        await self._rootfs.unmount()
         if self._oom is not None:
             self._oom.close()
         ended = init.ended or Ended(0, 0)
@@ -324,38 +323,9 @@ class Container:
         except MoorageError as error:
             log.warning(f"after a failed create: {error.message}")
         await self.init.release()
-        await self._unmount_rootfs()
+        await self._rootfs.unmount()
         if self._oom is not None:
             self._oom.close()
-
-    def _mount_rootfs(self) -> None:
-        if not self.plan.rootfs:
-            return
-        rootfs = self._rootfs
-        try:
-            with suppress(FileExistsError):
-                os.mkdir(rootfs, 0o711)
-            mount.mount_all(self.plan.rootfs, rootfs)
-        except OSError as error:
-            raise FailedPrecondition(f"failed to mount rootfs at {rootfs}: {error}") from error
-
-    async def _unmount_rootfs(self) -> None:
-        """Busy for long means that a file in it is open elsewhere: then it goes when that is closed."""
-        if not self.plan.rootfs:
-            return
-        for _ in range(_UNMOUNT_TRIES):
-            try:
-                mount.unmount_recursive(self._rootfs)
-            except OSError:
-                await self._loop.sleep(_UNMOUNT_PAUSE)
-            else:
-                return
-        log.warning(f"rootfs of {self.id} is busy and unmounted lazily")
-        mount.unmount_recursive(self._rootfs, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-
-    @property
-    def _rootfs(self) -> str:
-        return os.path.join(self.bundle, "rootfs")
 
     def _leave_pausing(self, status: Status) -> None:
         if self.init.status is Status.PAUSING:

@@ -13,6 +13,7 @@ from typing import NoReturn
 from moorage_api.linux import syscalls
 from moorage_shim import log
 from moorage_shim.keeper import Exits, Keeper
+from moorage_shim.rawfork import become_subreaper
 from moorage_shim.shim import ShimConfig, Worker
 
 # A shim is the last but the daemon to be killed for want of memory; the kubelet's convention for runtimes.
@@ -29,9 +30,13 @@ def keep(begin: Begin, handed: Sequence[int]) -> NoReturn:
     descriptors that are open; the first worker gets them, and the keeper lets go of them.
     """
 
+    keeper = os.getpid()
+
     def work(channel: socket.socket, state: bytes, exits: Exits) -> NoReturn:
         try:
             syscalls.set_parent_death_signal(signal.SIGKILL)
+            if os.getppid() != keeper:
+                os._exit(1)
             syscalls.set_process_name("moorage-worker")
             gc.enable()
             if state:
@@ -83,7 +88,7 @@ def prepare() -> None:
 def _detach() -> None:
     os.setsid()
     os.dup2(1, 2)
-    syscalls.set_child_subreaper()
+    become_subreaper()
     comm = os.open("/proc/self/comm", os.O_WRONLY)
     os.write(comm, _NAME)
     os.close(comm)

@@ -12,6 +12,7 @@ shim is over, or has died.
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import select
@@ -37,6 +38,13 @@ MAX_FDS = 250
 FIRST_OWN = 700
 """The keeper's own descriptors are from here on; a worker that has any of these does not rest."""
 
+# Plain numbers and the bare type: Python's own layer over them would be most of what the keeper runs.
+_FAMILY = int(socket.AF_UNIX)
+_KIND = int(socket.SOCK_SEQPACKET)
+_Socket = _socket.socket
+_socketpair = _socket.socketpair
+_FD = struct.Struct("=i")
+_RIGHTS_MAX = socket.CMSG_SPACE(MAX_FDS * _FD.size)
 _MESSAGE_MAX = max(PIECE, REST.size + MAX_FDS * HELD.size)
 
 Exits = list[tuple[int, int, int]]
@@ -75,14 +83,14 @@ class Keeper:
         os.close(self._signal)
 
     def _start_worker(self) -> int:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _socketpair(_FAMILY, _KIND)
         self._worker = fork()
         if self._worker == 0:
             signal.set_wakeup_fd(-1)
             ours.close()
             os.close(self._wakeup)
             os.close(self._signal)
-            self._work(theirs, self._state, self._exits)
+            self._work(socket.socket(fileno=theirs.detach()), self._state, self._exits)
         theirs.close()
         for fd in self._held:
             os.close(fd)
@@ -95,16 +103,18 @@ class Keeper:
         poll.register(fd, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
         told = 0
-        with socket.socket(fileno=fd) as channel:
-            while True:
-                ready = dict(poll.poll())
-                if self._wakeup in ready:
-                    self._reap()
-                    told += self._tell(channel, told)
-                if fd in ready:
-                    return self._take_over(channel)
+        channel = _Socket(fileno=fd)
+        while True:
+            ready = dict(poll.poll())
+            if self._wakeup in ready:
+                self._reap()
+                told += self._tell(channel, told)
+            if fd in ready:
+                alive = self._take_over(channel)
+                channel.close()
+                return alive
 
-    def _tell(self, channel: socket.socket, told: int) -> int:
+    def _tell(self, channel: _Socket, told: int) -> int:
         """Send the exits that have not been sent; kept all the same, for a worker may rest before it reads them."""
         fresh = self._exits[told:]
         for exit in fresh:
@@ -114,7 +124,7 @@ class Keeper:
                 break
         return len(fresh)
 
-    def _take_over(self, channel: socket.socket) -> bool:
+    def _take_over(self, channel: _Socket) -> bool:
         message, fds = _receive(channel)
         if not message:
             if self._worker:
@@ -185,13 +195,13 @@ def _place(fds: Sequence[int], numbers: Sequence[int]) -> None:
         os.close(fd)
 
 
-def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+def _receive(channel: _Socket) -> tuple[bytes, list[int]]:
     """One message and the descriptors with it; empty at the end.
 
     A worker that ends without having read all that it was told leaves an error that comes before its last words.
     """
     try:
-        message, fds, _, _ = socket.recv_fds(channel, _MESSAGE_MAX, MAX_FDS)
+        message, rights, _, _ = channel.recvmsg(_MESSAGE_MAX, _RIGHTS_MAX)
     except ConnectionResetError:
-        message, fds, _, _ = socket.recv_fds(channel, _MESSAGE_MAX, MAX_FDS)
-    return message, fds
+        message, rights, _, _ = channel.recvmsg(_MESSAGE_MAX, _RIGHTS_MAX)
+    return message, [fd for _, _, data in rights for (fd,) in _FD.iter_unpack(data)]

@@ -8,7 +8,10 @@ import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -20,14 +23,18 @@ from moorage_api.wire.shim_v3_pb2 import DeleteResponse
 from moorage_shim.sockets import SCHEME, socket_path
 
 _MESSAGE_MAX = 64 << 10
+_MODULE = "moorage_shim.zygote"
 # No docstrings and no columns of code in the zygote's memory: every shim would share the weight of them.
 _PYTHON = (sys.executable, "-OO", "-X", "no_debug_ranges")
+_STAMP = f"{version('moorage')}/{sys.version}"
 
 
 class ZygoteLauncher:
     """A `moorage_api.shim.ShimLauncher`. Deadlines are in seconds; one shim is started at a time."""
 
-    def __init__(self, start_timeout: float = 10.0, delete_timeout: float = 90.0) -> None:
+    def __init__(self, start_timeout: float = 10.0, delete_timeout: float = 90.0, cache: Path | None = None) -> None:
+        """`cache` is a folder for compiled code: a zygote that compiles is slow to start, and large for all its life."""
+        self._cache = cache
         self._start_timeout = start_timeout
         self._delete_timeout = delete_timeout
         self._lock = asyncio.Lock()
@@ -105,13 +112,8 @@ class ZygoteLauncher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *_PYTHON,
-                *("-m", "moorage_shim.zygote", str(theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            await self._compile()
+            self._process = await self._python("-m", _MODULE, str(theirs.fileno()), fds=[theirs.fileno()])
         except OSError as error:
             ours.close()
             raise Unavailable(f"the zygote could not be started: {error}") from error
@@ -119,6 +121,31 @@ class ZygoteLauncher:
             theirs.close()
         self._control = ours
         return ours
+
+    async def _compile(self) -> None:
+        """Fill the cache, once a version, by importing all in a process that ends."""
+        if self._cache is None:
+            return
+        stamp = self._cache / "stamp"
+        if stamp.exists() and stamp.read_text() == _STAMP:
+            return
+        self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        process = await self._python("-c", f"import {_MODULE}")
+        if await process.wait() == 0:
+            stamp.write_text(_STAMP)
+
+    async def _python(self, *arguments: str, fds: Sequence[int] = ()) -> Process:
+        cache = ("-X", f"pycache_prefix={self._cache}") if self._cache is not None else ()
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE" or not cache}
+        return await asyncio.create_subprocess_exec(
+            *_PYTHON,
+            *cache,
+            *arguments,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=fds,
+            start_new_session=True,
+        )
 
     async def _drop(self) -> None:
         control, process = self._control, self._process

@@ -302,10 +302,6 @@ class Loop:
             self._round()
         return until.result()
 
-    def close(self) -> None:
-        """Give up epoll."""
-        self._epoll.close()
-
     def _round(self) -> None:
         timeout = self._timeout()
         resting = timeout < 0 and self.on_rest is not None and all(task.rests for task in self.tasks)

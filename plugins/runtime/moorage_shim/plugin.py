@@ -20,7 +20,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _init(context: InitContext[Config]) -> ZygoteLauncher:
-    launcher = ZygoteLauncher(context.config.start_timeout, context.config.delete_timeout)
+    launcher = ZygoteLauncher(context.config.start_timeout, context.config.delete_timeout, context.root / "pycache")
     context.on_ready(launcher.prepare)
     context.on_stop(launcher.close)
     return launcher

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from moorage_api.errors import FailedPrecondition, NotFound
 from moorage_api.runtime import Status, Stdio
 from moorage_shim.loop import Future, Loop
-from moorage_shim.processes import Ended
+from moorage_shim.processes import Ended, parent_of
 
 if TYPE_CHECKING:
     from moorage_shim.stdio.streams import Streams
@@ -49,14 +50,22 @@ class Process:
             subject = "process" if action in ("start", "delete", "kill") else "container"
             raise FailedPrecondition(f"cannot {action} a {self.status.name.lower()} {subject}")
 
-    def signal(self, number: int) -> None:
-        """Send a signal; it can't hit a stranger, for a child keeps its pid until the shim has reaped it."""
+    def signal(self, number: int, parent: int) -> None:
+        """Send a signal. `parent` is whose child the process is: a pid that has been given away again is not hit."""
         try:
-            os.kill(self.pid, number)
+            fd = os.pidfd_open(self.pid)
+        except ProcessLookupError as error:
+            raise NotFound("process already finished") from error
+        try:
+            if parent_of(self.pid) != parent:
+                raise NotFound("process already finished")
+            signal.pidfd_send_signal(fd, number)
         except ProcessLookupError as error:
             raise NotFound("process already finished") from error
         except OSError as error:
             raise FailedPrecondition(f"signal {number}: {error.strerror}") from error
+        finally:
+            os.close(fd)
 
     async def release(self) -> None:
         """Give up its streams."""

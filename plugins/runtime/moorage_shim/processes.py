@@ -63,14 +63,6 @@ class Reaper:
         """Its own descriptors."""
         return self._wakeup, self._write
 
-    def close(self) -> None:
-        """Reap no more."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._loop.unwatch(self._wakeup)
-        os.close(self._wakeup)
-        os.close(self._write)
-
     @contextmanager
     def launching(self) -> Iterator[None]:
         """Keep the exits of unknown processes for as long as the block runs."""
@@ -200,13 +192,13 @@ def find_program(name: str) -> str:
     raise FileNotFoundError(2, "executable not found on PATH", name)
 
 
-def has_exited(pid: int) -> bool:
-    """Whether a process is gone or a zombie, also when it is not our child."""
+def parent_of(pid: int) -> int:
+    """The pid of a process's parent; 0 when the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+            return int(stat.read().rpartition(b")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return 0
 
 
 def poll_now(fd: int, events: int) -> int:

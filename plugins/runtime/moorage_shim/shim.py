@@ -6,12 +6,12 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from moorage_api.wire import moorage_shim_pb2, runtime_sandbox_pb2, shim_v3_pb2
-from moorage_shim import logs, sandbox, tasks
+from moorage_shim import attaching, logs, sandbox, tasks
+from moorage_shim.attaching import Attaching
 from moorage_shim.keeper import Exits
 from moorage_shim.launching import Host
 from moorage_shim.logs import Logs
@@ -33,6 +33,7 @@ _METHODS = method_table(
         *((name, _TASK) for name in tasks.SERVICES),
         (sandbox.SERVICE, runtime_sandbox_pb2.DESCRIPTOR.services_by_name["Sandbox"]),
         (logs.SERVICE, moorage_shim_pb2.DESCRIPTOR.services_by_name["Logs"]),
+        (attaching.SERVICE, moorage_shim_pb2.DESCRIPTOR.services_by_name["Streams"]),
     ]
 )
 
@@ -50,7 +51,7 @@ class ShimConfig:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What each worker makes for itself. Without a keeper (in a rehearsal) there is no rest."""
+    """What each worker makes for itself."""
 
     loop: Loop
     reaper: Reaper
@@ -58,18 +59,12 @@ class Workshop:
     host: Host
 
     @classmethod
-    def open(cls, config: ShimConfig, forker: Callable[[Loop, Reaper], Forker] = Forker, pid: int = 0) -> Workshop:
+    def open(cls, config: ShimConfig, pid: int) -> Workshop:
         """`pid` is the process that the shim is known by."""
         loop = Loop()
         reaper = Reaper(loop)
         publisher = Publisher(loop, config.ttrpc_address, config.namespace)
-        return cls(loop, reaper, publisher, Host(forker(loop, reaper), publisher, config.namespace, pid))
-
-    def close(self) -> None:
-        """Let go of it."""
-        self.reaper.close()
-        self.publisher.close()
-        self.loop.close()
+        return cls(loop, reaper, publisher, Host(Forker(loop, reaper), publisher, config.namespace, pid))
 
     def names(self) -> dict[str, object]:
         """What a state names instead of holding it."""
@@ -89,6 +84,7 @@ class Shim:
         self._sandbox = Sandbox(shop.host, self._tasks, self._on_sandbox_shutdown)
         services: dict[str, object] = dict.fromkeys(tasks.SERVICES, self._tasks)
         services |= {sandbox.SERVICE: self._sandbox, logs.SERVICE: Logs(self._tasks)}
+        services[attaching.SERVICE] = Attaching(self._tasks)
         self._server = Server(self._loop, listener, _METHODS, services)
 
     def wake(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import suppress
 
 from moorage_api.errors import AlreadyExists, InvalidArgument
@@ -12,6 +13,8 @@ SCHEME = "unix://"
 
 _PATH_MAX = 107
 _BACKLOG = 64
+_PATIENCE = 0.3
+_PAUSE = 0.01
 
 
 def socket_path(folder: str, *names: str) -> str:
@@ -41,10 +44,13 @@ def is_served(path: str) -> bool:
 
 def listen(path: str) -> socket.socket:
     """A listening socket, mode 0600, in a folder that is made with 0700. What a dead shim left there is replaced;
-    `AlreadyExists` when somebody listens."""
+    `AlreadyExists` when somebody listens, and not just for the moment by which a worker outlives its keeper."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    if is_served(path):
-        raise AlreadyExists(f"a shim listens on {path}")
+    deadline = time.monotonic() + _PATIENCE
+    while is_served(path):
+        if time.monotonic() > deadline:
+            raise AlreadyExists(f"a shim listens on {path}")
+        time.sleep(_PAUSE)
     with suppress(FileNotFoundError):
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

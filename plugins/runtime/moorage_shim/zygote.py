@@ -37,7 +37,7 @@ def main() -> int:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     syscalls.set_process_name("moorage-zygote")
-    warm_up(f"/tmp/.moorage-zygote-{os.getpid()}")
+    warm_up()
     prepare()
     # A shim that ends is reaped by the kernel.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -149,8 +149,8 @@ class FifoSink:
     def __init__(self, loop: Loop, path: str) -> None:
         self._loop = loop
         self._path = path
-        self._keeper = _open_fifo(path, os.O_RDONLY)
-        self._fd = _open_fifo(path, os.O_WRONLY)
+        self._keeper = open_fifo(path, os.O_RDONLY)
+        self._fd = open_fifo(path, os.O_WRONLY)
 
     @property
     def fd(self) -> int:
@@ -185,8 +185,8 @@ class FifoSource:
     """A FIFO that is a process's standard input. Its end is seen only after `end`: clients come and go before."""
 
     def __init__(self, path: str) -> None:
-        self.fd = _open_fifo(path, os.O_RDONLY)
-        self._keeper = _open_fifo(path, os.O_WRONLY)
+        self.fd = open_fifo(path, os.O_RDONLY)
+        self._keeper = open_fifo(path, os.O_WRONLY)
 
     def end(self) -> None:
         """Stop holding a writing end: when the client's is closed too, the stream is at its end."""
@@ -213,7 +213,9 @@ def unread(fd: int) -> int:
     return count[0]
 
 
-def _open_fifo(path: str, flags: int) -> int:
+def open_fifo(path: str, flags: int) -> int:
+    """One end of a FIFO, without waiting for the other. `NotFound`; `FailedPrecondition` for what is no FIFO, or to be
+    written while nobody reads."""
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

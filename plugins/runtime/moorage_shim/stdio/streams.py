@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 from moorage_api.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
@@ -62,8 +63,8 @@ class Streams:
         self._forker = forker
         self._loop = forker.loop
         self._sinks = Sinks(self._loop)
-        self._prepared: list[tuple[int, Sink]] = []
-        self._outputs: list[Pump] = []
+        self._prepared: dict[str, tuple[int, Sink]] = {}
+        self._outputs: dict[str, Pump] = {}
         self._input: Pump | None = None
         self._stdin: FifoSource | None = None
         self._stdin_target = -1
@@ -78,7 +79,7 @@ class Streams:
             if self.stdio.stdin:
                 self._stdin = FifoSource(self.stdio.stdin)
             if self.stdio.terminal:
-                self._prepared.append((-1, self._terminal_sink()))
+                self._prepared["stdout"] = (-1, self._terminal_sink())
             else:
                 self._open_pipes(owner)
         except OSError as error:
@@ -91,7 +92,8 @@ class Streams:
     def start(self) -> None:
         """The runtime has the child's ends: close ours of them, and begin to move bytes."""
         self._close_child_ends()
-        self._outputs += [Pump(self._loop, source, sink) for source, sink in self._prepared]
+        for name, (source, sink) in self._prepared.items():
+            self._outputs[name] = Pump(self._loop, source, sink)
         self._prepared.clear()
         if self._stdin is not None and self._stdin_target >= 0:
             self._start_input(self._stdin_target)
@@ -100,19 +102,28 @@ class Streams:
     def attach(self, master: int) -> None:
         """The terminal has come: begin to move bytes."""
         self._master = os.dup(master)
-        (_, sink) = self._prepared.pop()
+        (_, sink) = self._prepared.pop("stdout")
         if self._stdin is not None:
             self._start_input(os.dup(master))
-        self._outputs.append(Pump(self._loop, master, sink, at_end=self._end_input))
+        self._outputs["stdout"] = Pump(self._loop, master, sink, at_end=self._end_input)
 
     def wake(self) -> None:
         """Go on after a rest."""
-        for pump in self._outputs:
+        for pump in self._outputs.values():
             pump.wake()
         if self._input is not None:
             self._input.wake()
         if self._logger is not None:
             self._logger.wake()
+
+    def follow(self, paths: Mapping[str, str]) -> None:
+        """Copy outputs, by name, to FIFOs from now on, too. `FailedPrecondition` for one that does not go through here."""
+        wanted = {name: path for name, path in paths.items() if path}
+        for name in wanted:
+            if name not in self._outputs:
+                raise FailedPrecondition(f"the process's {name} goes nowhere, or to a logging program")
+        for name, path in wanted.items():
+            self._outputs[name].follow(path)
 
     def resize(self, width: int, height: int) -> None:
         """Set the terminal's size; nothing for a process without one."""
@@ -138,7 +149,7 @@ class Streams:
     async def settle(self) -> None:
         """Wait until the output that is there now has been written, for a bounded time."""
         terminal = self.stdio.terminal
-        waits: list[Future[None]] = [pump.ended if terminal else pump.caught_up() for pump in self._outputs]
+        waits: list[Future[None]] = [pump.ended if terminal else pump.caught_up() for pump in self._outputs.values()]
         for future in waits:
             with suppress(DeadlineExceeded):
                 await self._loop.within(future, _SETTLE_TERMINAL if terminal else _SETTLE, "output")
@@ -146,12 +157,12 @@ class Streams:
     async def close(self) -> None:
         """Release everything. What has not been moved by now is lost."""
         self._close_child_ends()
-        for source, sink in self._prepared:
+        for source, sink in self._prepared.values():
             if source >= 0:
                 os.close(source)
             sink.close()
         self._prepared.clear()
-        for pump in self._outputs:
+        for pump in self._outputs.values():
             pump.close()
         self._end_input()
         self._close_stdin_fds()
@@ -180,7 +191,7 @@ class Streams:
                 sink = self._sinks.make(uri, name)
                 read, write = _pipe(owner)
                 self.child_fds[fd] = write
-                self._prepared.append((read, sink))
+                self._prepared[name] = (read, sink)
 
     def _start_input(self, target: int) -> None:
         assert self._stdin is not None
