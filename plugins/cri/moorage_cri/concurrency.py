@@ -1,9 +1,10 @@
-"""Work that must not be left half done: run to its end under cancellation, or side by side."""
+"""Work that must not be left half done: run to its end under cancellation, side by side, or in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -40,3 +41,20 @@ async def together(*works: Coroutine[Any, Any, object]) -> None:
         for task in tasks:
             task.cancel()
         await finish(asyncio.gather(*tasks, return_exceptions=True))
+
+
+async def own_thread(work: Callable[[], T]) -> T:
+    """Run `work` to its end in a thread that is used once: it may enter a namespace, and need not come back."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting call
+            loop.call_soon_threadsafe(done.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(done.set_result, result)
+
+    threading.Thread(target=run, name="own", daemon=True).start()
+    return await finish(done)

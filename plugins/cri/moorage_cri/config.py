@@ -16,6 +16,7 @@ from moorage_api.types import TypedValue
 from moorage_api.wire import runc_options_pb2
 
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
+_PORT_MAX = 0xFFFF
 
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -83,6 +84,13 @@ def _runtimes() -> dict[str, RuntimeHandler]:
     }
 
 
+class KeyPair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A certificate with its key, as PEM files."""
+
+    tls_cert_file: Annotated[str, Meta(description="The certificate, with those that it depends on.")] = ""
+    tls_key_file: Annotated[str, Meta(description="Its private key.")] = ""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The Kubernetes Container Runtime Interface."""
 
@@ -121,6 +129,20 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Annotated[
         Seconds, Meta(description="The longest that making a pod or a container may take, in seconds.")
     ] = 240.0
+    stream_server_address: Annotated[
+        str, Meta(description="Address at which exec, attach and port-forward are served; empty: all of this host's.")
+    ] = "127.0.0.1"
+    stream_server_port: Annotated[str, Meta(description="Its port; `0`: any that is free.", pattern="^[0-9]{1,5}$")] = "0"
+    stream_idle_timeout: Annotated[
+        Seconds, Meta(description="A streaming connection is closed when nothing has passed for so many seconds.")
+    ] = 14400.0
+    stream_creation_timeout: Annotated[
+        Seconds, Meta(description="How many seconds a streaming client may take to open its streams.")
+    ] = 30.0
+    enable_tls_streaming: Annotated[
+        bool, Meta(description="Whether streaming is served over TLS, with `x509_key_pair_streaming`.")
+    ] = False
+    x509_key_pair_streaming: KeyPair = KeyPair()
     cni: CniConfig = CniConfig()
 
     def handler(self, name: str) -> RuntimeHandler:
@@ -139,3 +161,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidArgument(f"default_runtime_name {self.default_runtime_name!r} is not among the runtimes")
         if self.unset_seccomp_profile not in ("", "unconfined", "runtime/default"):
             raise InvalidArgument(f"unset_seccomp_profile {self.unset_seccomp_profile!r} is not known")
+        if int(self.stream_server_port) > _PORT_MAX:
+            raise InvalidArgument(f"stream_server_port {self.stream_server_port} is not a port")
+        pair = self.x509_key_pair_streaming
+        if self.enable_tls_streaming and not (pair.tls_cert_file and pair.tls_key_file):
+            raise InvalidArgument("enable_tls_streaming needs both files of x509_key_pair_streaming")

@@ -20,20 +20,24 @@ from moorage_cri.image import follow
 from moorage_cri.image.cache import ImageCache
 from moorage_cri.recovery import recover
 from moorage_cri.service import services
+from moorage_cri.streaming.server import StreamServer
 
 
 def init(context: InitContext[Config]) -> Sequence[Service]:
     context.config.check()
     cri = assemble(context)
+    streams = StreamServer(context.config)
 
     async def start() -> None:
         await recover(cri)
+        await streams.start()
         cri.background.start("task events", Exits(cri).follow())
         cri.background.start("image events", follow.follow(cri))
 
     context.on_ready(start)
     context.on_stop(cri.background.stop)
-    return services(cri)
+    context.on_stop(streams.stop)
+    return services(cri, streams)
 
 
 def assemble(context: InitContext[Config]) -> Cri:

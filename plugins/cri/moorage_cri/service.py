@@ -26,12 +26,14 @@ from moorage_cri.node.status import Status
 from moorage_cri.sandbox.run import RunPodSandbox
 from moorage_cri.sandbox.status import PodSandboxStatus
 from moorage_cri.sandbox.stop import StopPodSandbox
+from moorage_cri.streaming.calls import Streaming
+from moorage_cri.streaming.server import StreamServer
 
 # Older kubelets speak v1alpha2, which is the same on the wire under another package name.
 _VERSIONS = ("v1", "v1alpha2")
 
 
-def services(cri: Cri) -> list[Service]:
+def services(cri: Cri, streams: StreamServer) -> list[Service]:
     """`RuntimeService` and `ImageService`, under each version's name."""
     runtime = cri_pb2.DESCRIPTOR.services_by_name["RuntimeService"]
     image = cri_pb2.DESCRIPTOR.services_by_name["ImageService"]
@@ -45,6 +47,7 @@ def services(cri: Cri) -> list[Service]:
         ContainerStatus(cri),
         ExecSync(cri),
         ReopenContainerLog(cri),
+        Streaming(cri, streams),
     )
     images = join(image, PullImage(cri), ImageStatus(cri), RemoveImage(cri), ImageFsInfo(cri))
     found = []

@@ -6,19 +6,17 @@ still there for DEL when a shim has died.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import socket
 import struct
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from moorage_api.errors import FailedPrecondition
 from moorage_api.linux import mount, syscalls
-from moorage_cri.concurrency import finish
+from moorage_cri.concurrency import own_thread
 
 _FILE = "net"
 _SIOCSIFFLAGS = 0x8914
@@ -42,7 +40,7 @@ class NetworkNamespaces:
         On an error nothing stays. `FailedPrecondition` for a sysctl that the kernel does not have or take.
         """
         try:
-            await finish(_in_own_thread(self._folder / id, sysctls))
+            await own_thread(lambda: _make(self._folder / id, sysctls))
         except BaseException:
             self.remove(id)
             raise
@@ -60,23 +58,6 @@ class NetworkNamespaces:
     def ids(self) -> list[str]:
         """The pods that have a namespace."""
         return sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
-
-
-async def _in_own_thread(folder: Path, sysctls: Mapping[str, str]) -> None:
-    """A thread that is in a namespace of its own stays there: it is used once, and ends."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def work() -> None:
-        try:
-            _make(folder, sysctls)
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting call
-            loop.call_soon_threadsafe(done.set_exception, error)
-        else:
-            loop.call_soon_threadsafe(done.set_result, None)
-
-    threading.Thread(target=work, name="netns", daemon=True).start()
-    await done
 
 
 def _make(folder: Path, sysctls: Mapping[str, str]) -> None:

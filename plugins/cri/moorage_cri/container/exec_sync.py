@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
-import signal
 from contextlib import suppress
 
-from moorage_api.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument, MoorageError, NotFound
-from moorage_api.oci.spec import PROCESS_URL, decode, encode, exec_process
+from moorage_api.errors import DeadlineExceeded, InvalidArgument, NotFound
 from moorage_api.rpc import Call
 from moorage_api.types import TypedValue
 from moorage_api.wire import cri_pb2
 from moorage_cri.container.exec_io import Capture
+from moorage_cri.container.execution import check_command, discard, process_spec, running_container
 from moorage_cri.context import Cri
 from moorage_cri.model import Container
 from moorage_cri.undo import Undo
 
-logger = logging.getLogger(__name__)
-
 # Bytes of output that are kept: what fits into one message of 16 MiB, the most that a kubelet takes.
 _OUTPUT_MAX = (16 << 20) - (4 << 10)
-_KILL_SECONDS = 10.0
 
 
 class ExecSync:
@@ -33,15 +28,11 @@ class ExecSync:
 
     async def ExecSync(self, request: cri_pb2.ExecSyncRequest, call: Call) -> cri_pb2.ExecSyncResponse:
         """A command that does not end in time is killed: `DeadlineExceeded`."""
-        if not request.cmd:
-            raise InvalidArgument("no command specified")
+        check_command(request.cmd)
         if request.timeout < 0:
             raise InvalidArgument(f"the timeout must not be negative: {request.timeout}")
-        container = self._cri.containers.get(request.container_id)
-        if not container.running:
-            state = cri_pb2.ContainerState.Name(container.state)
-            raise FailedPrecondition(f"container {container.id} is in state {state}, not running")
-        process = await self._cri.run(self._process, container.id, list(request.cmd))
+        container = running_container(self._cri, request.container_id)
+        process = await process_spec(self._cri, container.id, request.cmd)
         limit = asyncio.timeout(float(request.timeout) or None)
         try:
             async with limit:
@@ -51,10 +42,6 @@ class ExecSync:
                 raise
             raise DeadlineExceeded(f"the command did not end within {request.timeout} s and was killed") from error
 
-    def _process(self, id: str, command: list[str]) -> TypedValue:
-        record = self._cri.k8s.containers.get(id)
-        return encode(exec_process(decode(record.spec), command), PROCESS_URL)
-
     async def _run(self, container: Container, process: TypedValue) -> cri_pb2.ExecSyncResponse:
         tasks = self._cri.k8s.tasks
         exec_id = secrets.token_hex(16)
@@ -62,7 +49,7 @@ class ExecSync:
         try:
             capture.open()
             async with Undo(f"exec {exec_id} in container {container.id}") as undo:
-                undo.push("process", lambda: self._discard(container.id, exec_id))
+                undo.push("process", lambda: discard(self._cri, container.id, exec_id))
                 await tasks.exec(container.id, exec_id, process, capture.stdio)
                 await tasks.start(container.id, exec_id)
                 capture.release()
@@ -75,17 +62,3 @@ class ExecSync:
             return cri_pb2.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=ended.status)
         finally:
             capture.close()
-
-    async def _discard(self, id: str, exec_id: str) -> None:
-        """Kill the process, and forget it."""
-        tasks = self._cri.k8s.tasks
-        with suppress(NotFound):
-            await tasks.kill(id, signal.SIGKILL, exec_id)
-        try:
-            async with asyncio.timeout(_KILL_SECONDS):
-                await tasks.wait(id, exec_id)
-            await tasks.delete(id, exec_id)
-        except NotFound:
-            return
-        except (TimeoutError, MoorageError) as error:
-            logger.warning("process %s in container %s is not gone yet: %s", exec_id, id, error)

@@ -21,6 +21,8 @@ from moorage_cri.undo import Undo
 
 logger = logging.getLogger(__name__)
 
+_NULL = f"file://{os.devnull}"
+
 
 class StartContainer:
     """Starts containers: makes the task in the pod's shim, and runs it."""
@@ -97,7 +99,8 @@ async def discard_task(cri: Cri, id: str) -> None:
 
 
 def _stdio(cri: Cri, container: Container) -> Stdio:
-    """Both streams go into the log, which the shim writes; without a log they go nowhere. A standard input that is
+    """Both streams go into the log, which the shim writes; without a log to the null device, by way of the shim, too, so
+    that clients can attach. A standard input that is
     asked for is a FIFO, which the shim holds open."""
     tty = container.config.tty
     stdin = ""
@@ -107,7 +110,7 @@ def _stdio(cri: Cri, container: Container) -> Stdio:
         os.mkfifo(path, 0o600)
         stdin = str(path)
     if not container.log_path:
-        return Stdio(stdin=stdin, terminal=tty)
+        return Stdio(stdin=stdin, stdout=_NULL, stderr="" if tty else _NULL, terminal=tty)
     os.makedirs(os.path.dirname(container.log_path), mode=0o750, exist_ok=True)
     uri = f"cri://{quote(container.log_path)}"
     return Stdio(stdin=stdin, stdout=uri, stderr="" if tty else uri, terminal=tty)

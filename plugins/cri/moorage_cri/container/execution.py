@@ -1,0 +1,60 @@
+"""What every command that joins a container needs, however its streams go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+
+from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound
+from moorage_api.oci.spec import PROCESS_URL, decode, encode, exec_process
+from moorage_api.types import TypedValue
+from moorage_api.wire import cri_pb2
+from moorage_cri.context import Cri
+from moorage_cri.model import Container
+
+logger = logging.getLogger(__name__)
+
+_KILL_SECONDS = 10.0
+
+
+def running_container(cri: Cri, id: str) -> Container:
+    """The container, which must run: `FailedPrecondition`, `NotFound`."""
+    container = cri.containers.get(id)
+    if not container.running:
+        state = cri_pb2.ContainerState.Name(container.state)
+        raise FailedPrecondition(f"container {container.id} is in state {state}, not running")
+    return container
+
+
+def check_command(command: Sequence[str]) -> None:
+    """`InvalidArgument` without a command."""
+    if not command:
+        raise InvalidArgument("no command specified")
+
+
+async def process_spec(cri: Cri, id: str, command: Sequence[str], *, terminal: bool = False) -> TypedValue:
+    """The OCI process of a command in a container."""
+
+    def make() -> TypedValue:
+        spec = decode(cri.k8s.containers.get(id).spec)
+        return encode(exec_process(spec, list(command), terminal=terminal), PROCESS_URL)
+
+    return await cri.run(make)
+
+
+async def discard(cri: Cri, id: str, exec_id: str) -> None:
+    """Kill the process, and forget it."""
+    tasks = cri.k8s.tasks
+    with suppress(NotFound):
+        await tasks.kill(id, signal.SIGKILL, exec_id)
+    try:
+        async with asyncio.timeout(_KILL_SECONDS):
+            await tasks.wait(id, exec_id)
+        await tasks.delete(id, exec_id)
+    except NotFound:
+        return
+    except (TimeoutError, MoorageError) as error:
+        logger.warning("process %s in container %s is not gone yet: %s", exec_id, id, error)
