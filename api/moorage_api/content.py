@@ -139,3 +139,17 @@ class NamespacedContent(Protocol):
     @property
     def lease(self) -> str:
         """The lease that holds what is written; empty for none."""
+
+
+@runtime_checkable
+class WritesFile(Protocol):
+    """A writer that appends to a file on this machine, which others may read while it grows."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file, with the ingest's bytes and no others; renamed by the commit. None where there is none after all."""
+
+
+def file_of(writer: Writer) -> Path | None:
+    """The file that a writer appends to, if it is one of this machine."""
+    return writer.path if isinstance(writer, WritesFile) else None

@@ -6,14 +6,14 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moorage_api.linux import syscalls
-from moorage_api.mounts import Mount
 from mooraged.differ.compression import decompressed
 from mooraged.differ.extract import Extractor
+from mooraged.differ.growing import GrowingFile, Growth
 from mooraged.differ.limits import Limits
+from mooraged.differ.messages import Apply
 from mooraged.differ.tar.events import LimitError
 from mooraged.differ.tar.reader import Reader
 from mooraged.differ.targets import target
@@ -23,33 +23,44 @@ _CHUNKS_AHEAD = 8
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The uncompressed layer: its digest (the diff ID) and its size in bytes."""
+    """The uncompressed layer: its digest (the diff ID) and its size in bytes; whether folders were made that the layer
+    has no entries for."""
 
     digest: str
     size: int
+    incomplete: bool = False
 
 
-def apply(path: str, mounts: Sequence[Mount], limits: Limits, *, sync: bool, scratch: str) -> Applied:
-    """Extract the layer in the file `path` onto `mounts`. `TarError`, `OSError`; what was extracted by then stays."""
-    extraction = _Extraction(mounts, limits, sync, scratch)
-    extraction.start()
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        with open(path, "rb", buffering=0) as file:
-            ceiling = _ceiling(os.fstat(file.fileno()).st_size, limits)
-            for chunk in decompressed(file):
-                size += len(chunk)
-                if size > ceiling:
-                    raise LimitError(f"more than {ceiling} bytes uncompressed")
-                digest.update(chunk)
-                if not extraction.put(chunk):
-                    break
-            else:
-                extraction.complete()
-    finally:
-        extraction.stop()
-    return Applied(f"sha256:{digest.hexdigest()}", size)
+class Applying:
+    """One layer on its way from a file onto mounts. `size` is how many uncompressed bytes were handed to the extraction."""
+
+    def __init__(self, request: Apply, growth: Growth) -> None:
+        self._request = request
+        self._growth = growth
+        self.size = 0
+
+    def run(self) -> Applied:
+        """Extract the layer. `TarError`, `OSError`; what was extracted by then stays."""
+        extraction = _Extraction(self._request)
+        extraction.start()
+        digest = hashlib.sha256()
+        try:
+            with open(self._request.path, "rb", buffering=0) as file:
+                size = self._request.size
+                ceiling = _ceiling(size, self._request.limits)
+                source = GrowingFile(file, size, self._growth) if self._request.grows else file
+                for chunk in decompressed(source):
+                    self.size += len(chunk)
+                    if self.size > ceiling:
+                        raise LimitError(f"more than {ceiling} bytes uncompressed")
+                    digest.update(chunk)
+                    if not extraction.put(chunk):
+                        break
+                else:
+                    extraction.complete()
+        finally:
+            extraction.stop()
+        return Applied(f"sha256:{digest.hexdigest()}", self.size, extraction.incomplete)
 
 
 def _ceiling(compressed: int, limits: Limits) -> int:
@@ -60,12 +71,10 @@ def _ceiling(compressed: int, limits: Limits) -> int:
 class _Extraction(threading.Thread):
     """The thread that reads the archive and makes its files. Chunks come to it through a short queue."""
 
-    def __init__(self, mounts: Sequence[Mount], limits: Limits, sync: bool, scratch: str) -> None:
+    def __init__(self, request: Apply) -> None:
         super().__init__(name="extract")
-        self._mounts = mounts
-        self._limits = limits
-        self._sync = sync
-        self._scratch = scratch
+        self._request = request
+        self.incomplete = False
         self._chunks: queue.Queue[bytes | None] = queue.Queue(_CHUNKS_AHEAD)
         self._ended = threading.Event()
         self._complete = False
@@ -96,13 +105,15 @@ class _Extraction(threading.Thread):
 
     def run(self) -> None:
         try:
-            with target(self._mounts, self._scratch) as place:
-                extractor = Extractor(place.root, place.whiteouts, self._limits, place.lower)
+            request = self._request
+            with target(request.mounts, request.scratch, apart=request.apart) as place:
+                extractor = Extractor(place.root, place.whiteouts, request.limits, place.lower)
                 try:
                     self._extract(extractor)
                 finally:
                     extractor.close()
-                if self._sync:
+                self.incomplete = extractor.incomplete
+                if request.sync:
                     _sync(place.root)
         except BaseException as error:  # noqa: BLE001 (raised again by stop, in the thread that waits)
             self._error = error

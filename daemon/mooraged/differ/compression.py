@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import zstandard
 from isal import igzip, igzip_lib, isal_zlib
@@ -23,8 +23,12 @@ _GZIP_LEVEL = 2
 _ZSTD_LEVEL = 3
 
 
-class _Readable(Protocol):
+class Readable(Protocol):
+    """What is asked of a compressed file. A read may give less than is wanted, and nothing only at the end."""
+
     def read(self, size: int, /) -> bytes: ...
+
+    def seek(self, offset: int, /) -> int: ...
 
 
 class Compressor(Protocol):
@@ -35,18 +39,18 @@ class Compressor(Protocol):
     def flush(self) -> bytes: ...
 
 
-def decompressed(file: BinaryIO) -> Iterator[bytes]:
+def decompressed(file: Readable) -> Iterator[bytes]:
     """The bytes of a layer, decompressed if they begin as gzip or zstd do, in chunks of at most `CHUNK`.
 
     Several gzip members or zstd frames in a row are one stream. `TarError` for compressed data that is damaged.
     """
-    head = file.read(len(_ZSTD_MAGIC))
-    file.seek(0)
-    reader: _Readable
+    head = _head(file)
+    reader: Readable
     if head.startswith(_GZIP_MAGIC):
         reader = igzip.open(file)  # type: ignore[no-untyped-call]
     elif head == _ZSTD_MAGIC or (head[1:] == _ZSTD_SKIPPABLE and head[0] & 0xF0 == 0x50):
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=CHUNK, read_across_frames=True)
+        # Reading is all that it asks of a file.
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
     else:
         reader = file
     try:
@@ -54,6 +58,14 @@ def decompressed(file: BinaryIO) -> Iterator[bytes]:
             yield chunk
     except _DAMAGED as error:
         raise TarError(f"damaged compressed data: {error}") from error
+
+
+def _head(file: Readable) -> bytes:
+    head = b""
+    while len(head) < len(_ZSTD_MAGIC) and (more := file.read(len(_ZSTD_MAGIC) - len(head))):
+        head += more
+    file.seek(0)
+    return head
 
 
 def compressor(kind: Compression) -> Compressor:

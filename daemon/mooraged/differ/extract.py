@@ -54,6 +54,8 @@ class Extractor:
         self._limits = limits
         self._lower = lower
         self._times: dict[bytes, int] = {}
+        self.incomplete = False
+        """True once a folder was made that the archive has had no entry for, with attributes of no layer below."""
         self._entries = 0
         self._entry: Entry | None = None
         self._file = -1
@@ -271,6 +273,7 @@ class Extractor:
             finally:
                 os.close(found)
             return
+        self.incomplete = True
 
     def _copy_attributes(self, source: int, attributes: os.stat_result, fd: int, name: bytes) -> None:
         os.chown(name, attributes.st_uid, attributes.st_gid, dir_fd=fd, follow_symlinks=False)

@@ -16,13 +16,23 @@ _LENGTH = struct.Struct(">I")
 
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
-    """Extract the layer in the file `path` onto `mounts`. Answer: `Done` or `Failed`."""
+    """Extract the layer in the file `path`, of `size` bytes, onto `mounts`. Answer: `Extracting` now and then, then `Done`
+    or `Failed`. `grows`: of the file only as much is there as `Grown` says that follow."""
 
     path: str
     mounts: list[Mount]
     limits: Limits
-    sync: bool
     scratch: str
+    size: int
+    sync: bool = False
+    apart: bool = False
+    grows: bool = False
+
+
+class Grown(msgspec.Struct, frozen=True, tag=True):
+    """The file of the request under way has `size` bytes now. No answer."""
+
+    size: int
 
 
 class Compare(msgspec.Struct, frozen=True, tag=True):
@@ -40,11 +50,18 @@ class Output(msgspec.Struct, frozen=True, tag=True):
     data: bytes
 
 
+class Extracting(msgspec.Struct, frozen=True, tag=True):
+    """So many bytes of the uncompressed layer are extracted."""
+
+    size: int
+
+
 class Done(msgspec.Struct, frozen=True, tag=True):
-    """Success: digest and size of the uncompressed layer."""
+    """Success: digest and size of the uncompressed layer; `incomplete` as in `moorage_api.differ.Extracted`."""
 
     digest: str
     size: int
+    incomplete: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -55,8 +72,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     trace: str = ""
 
 
-Request = Apply | Compare
-Reply = Output | Done | Failed
+Request = Apply | Compare | Grown
+Reply = Output | Extracting | Done | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -8,10 +8,12 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import BinaryIO
 
+from moorage_api.differ import Arriving, Progress
 from moorage_api.errors import Cancelled, Unavailable, from_code
-from mooraged.differ.messages import Done, Failed, Output, Request, receive_reply, send
+from mooraged.differ.messages import Apply, Compare, Done, Extracting, Failed, Grown, Output, receive_reply, send
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +35,24 @@ class WorkerPool:
         self._busy: set[_Worker] = set()
         self._stopped = False
 
-    def call(self, request: Request, output: Callable[[bytes], object] | None = None) -> Done:
+    def call(
+        self,
+        request: Apply | Compare,
+        output: Callable[[bytes], object] | None = None,
+        *,
+        progress: Progress | None = None,
+        arriving: Arriving | None = None,
+    ) -> Done:
         """Have a worker do `request`; bytes that it makes go to `output`, in the calling thread.
 
         Errors are those of the worker's `Failed`; `Unavailable` when it died, `Cancelled` when the pool was stopped. When
-        `output` raises, the worker is ended and the error passed on.
+        `output` or `progress` raises, the worker is ended and the error passed on.
         """
         with self._free:
             worker = self._take()
             healthy = False
             try:
-                reply = worker.call(request, output)
+                reply = worker.call(request, _Listener(output, progress), arriving)
                 healthy = True
             finally:
                 self._give_back(worker, healthy)
@@ -96,6 +105,21 @@ class WorkerPool:
             raise Cancelled("the daemon is stopping")
 
 
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """Who hears what a worker says before its answer."""
+
+    output: Callable[[bytes], object] | None
+    progress: Progress | None
+
+    def hear(self, reply: Output | Extracting) -> None:
+        if isinstance(reply, Output):
+            if self.output is not None:
+                self.output(reply.data)
+        elif self.progress is not None:
+            self.progress(reply.size)
+
+
 class _Worker:
     """One process, with a request at a time."""
 
@@ -113,19 +137,28 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def call(self, request: Request, output: Callable[[bytes], object] | None) -> Done | Failed:
+    def call(self, request: Apply | Compare, listener: _Listener, arriving: Arriving | None) -> Done | Failed:
         """`Unavailable` when the process dies meanwhile."""
         stdin, stdout = self._pipes()
         try:
             send(stdin, request)
+            if arriving is not None:
+                arriving.follow(self._tell_growth)
             while (reply := receive_reply(stdout)) is not None:
-                if not isinstance(reply, Output):
+                if isinstance(reply, Done | Failed):
                     return reply
-                if output is not None:
-                    output(reply.data)
+                listener.hear(reply)
         except BrokenPipeError:
             pass
+        finally:
+            if arriving is not None:
+                arriving.unfollow()
         raise Unavailable(f"the worker process {self.pid} {self._how_it_ended()}; the call may be tried again")
+
+    def _tell_growth(self, size: int) -> None:
+        # A worker that is gone is noticed by the thread that waits for its reply.
+        with suppress(BrokenPipeError):
+            send(self._pipes()[0], Grown(size))
 
     def kill(self) -> None:
         """End the process, whatever it does. Twice is harmless."""

@@ -24,10 +24,11 @@ class Target:
 
 
 @contextmanager
-def target(mounts: Sequence[Mount], scratch: str) -> Iterator[Target]:
+def target(mounts: Sequence[Mount], scratch: str, *, apart: bool = False) -> Iterator[Target]:
     """The target that `mounts` describe. `OSError` where they cannot be mounted.
 
     An overlay's upper folder is written directly, with whiteouts as overlayfs keeps them; a bind mount's source too.
+    With `apart` that source is an upper folder whose overlay comes later (`ValueError` for other mounts).
     Anything else is mounted below `scratch`, seen by this thread alone: the mount ends with the thread at the latest.
     Must be called in a thread that does nothing else afterwards.
     """
@@ -39,8 +40,10 @@ def target(mounts: Sequence[Mount], scratch: str) -> Iterator[Target]:
             yield Target(upper, OverlayWhiteouts(), tuple(lower.split(":")) if lower else ())
             return
         if mount.type == "bind" and _PLAIN_BIND.issuperset(mount.options):
-            yield Target(mount.source, PlainWhiteouts())
+            yield Target(mount.source, OverlayWhiteouts() if apart else PlainWhiteouts())
             return
+    if apart:
+        raise ValueError("a layer can be extracted apart into a plain folder only")
     enter_private_mounts()
     with temporary_mount(mounts, scratch) as root:
         yield Target(root, PlainWhiteouts())

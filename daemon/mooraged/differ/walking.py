@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from moorage_api.content import BlobReader, ContentStore, Info, Writer
+from moorage_api.differ import Arriving, Extracted, Progress
 from moorage_api.errors import AlreadyExists, InvalidArgument, MoorageError, NotFound, Unimplemented
 from moorage_api.mounts import Mount
 from moorage_api.types import Descriptor, Labels
@@ -34,16 +35,39 @@ class WalkingDiffer:
     def apply(
         self, content: ContentStore, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool = False
     ) -> Descriptor:
+        with self._blob(content, layer) as (path, size):
+            return self._extract(layer, Apply(path, list(mounts), self._limits, self._scratch, size, sync=sync)).layer
+
+    def extract(
+        self,
+        content: ContentStore,
+        layer: Descriptor,
+        mounts: Sequence[Mount],
+        *,
+        arriving: Arriving | None = None,
+        apart: bool = False,
+        progress: Progress | None = None,
+    ) -> Extracted:
+        """See `moorage_api.differ.Extracts.extract`."""
+        if arriving is not None:
+            path = str(arriving.path)
+            request = Apply(path, list(mounts), self._limits, self._scratch, layer.size, apart=apart, grows=True)
+            return self._extract(layer, request, progress, arriving)
+        with self._blob(content, layer) as (path, size):
+            request = Apply(path, list(mounts), self._limits, self._scratch, size, apart=apart)
+            return self._extract(layer, request, progress)
+
+    def _extract(
+        self, layer: Descriptor, request: Apply, progress: Progress | None = None, arriving: Arriving | None = None
+    ) -> Extracted:
         media.check_readable(layer.media_type)
-        if not mounts:
+        if not request.mounts:
             raise InvalidArgument(f"layer {layer.digest}: there are no mounts to apply it to")
-        with content.open(layer.digest) as blob, self._file(blob) as path:
-            request = Apply(path, list(mounts), self._limits, sync, self._scratch)
-            try:
-                done = self._pool.call(request)
-            except MoorageError as error:
-                raise type(error)(f"layer {layer.digest}: {error}") from error
-        return Descriptor(media.OCI_LAYER, done.digest, done.size)
+        try:
+            done = self._pool.call(request, progress=progress, arriving=arriving)
+        except MoorageError as error:
+            raise type(error)(f"layer {layer.digest}: {error}") from error
+        return Extracted(Descriptor(media.OCI_LAYER, done.digest, done.size), done.incomplete)
 
     def compare(
         self,
@@ -84,6 +108,13 @@ class WalkingDiffer:
                 with suppress(Unimplemented):
                     info = content.update(labelled, [f"labels.{UNCOMPRESSED}"])
         return info.digest, info.size
+
+    @contextmanager
+    def _blob(self, content: ContentStore, layer: Descriptor) -> Iterator[tuple[str, int]]:
+        """A file that holds the layer's blob, and its size."""
+        media.check_readable(layer.media_type)
+        with content.open(layer.digest) as blob, self._file(blob) as path:
+            yield path, blob.size
 
     @contextmanager
     def _file(self, blob: BlobReader) -> Iterator[str]:

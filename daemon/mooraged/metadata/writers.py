@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from moorage_api.content import ContentStore, Info, IngestStatus
+from moorage_api.content import ContentStore, Info, IngestStatus, WritesFile
 from moorage_api.errors import FailedPrecondition, OutOfRange
 from moorage_api.types import Labels
 from mooraged.metadata.naming import renaming
@@ -51,6 +52,10 @@ class NamespacedWriter:
         self._names = {backend_ref: ref}
         self._expected = expected
         self._closed = False
+
+    @property
+    def path(self) -> Path | None:
+        return self._writer.path if isinstance(self._writer, WritesFile) else None
 
     def status(self) -> IngestStatus:
         status = self._writer.status()

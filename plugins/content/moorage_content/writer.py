@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -52,6 +53,10 @@ class LocalWriter:
         except BaseException:
             os.close(self._fd)
             raise
+
+    @property
+    def path(self) -> Path:
+        return Path(self._ingest.data)
 
     def status(self) -> IngestStatus:
         return IngestStatus(
