@@ -23,7 +23,7 @@ _HOP_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "cont
 
 @dataclass
 class Fault:
-    """What to do to requests whose `METHOD path` matches `match`.
+    r"""What to do to requests whose `METHOD path` matches `match` (with the query, where `match` has a `\?`).
 
     `status`, `headers`, `body` replace those of the upstream's answer; with `status` 4xx or 5xx the upstream is not
     asked. `delay` seconds pass before the answer; after `cut` bytes of its body and `stall` seconds more the connection
@@ -81,7 +81,7 @@ class FaultProxy:
     async def __aenter__(self) -> Self:
         self._closing = asyncio.Event()
         self._session = aiohttp.ClientSession(auto_decompress=False)
-        application = web.Application()
+        application = web.Application(client_max_size=1 << 30)
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
         await self._runner.setup()
@@ -99,7 +99,8 @@ class FaultProxy:
 
     def _fault(self, request: web.Request) -> Fault:
         for fault in self.faults:
-            if fault.times > 0 and re.search(fault.match, f"{request.method} {request.path}"):
+            asked = request.path_qs if r"\?" in fault.match else request.path
+            if fault.times > 0 and re.search(fault.match, f"{request.method} {asked}"):
                 fault.times -= 1
                 return fault
         return Fault("")
@@ -114,12 +115,14 @@ class FaultProxy:
             return web.Response(status=307, headers={"Location": fault.redirect + request.path_qs})
         if fault.status >= 400:
             seen.status = fault.status
+            await request.read()
             return web.Response(status=fault.status, headers=fault.headers, body=fault.body)
         headers = {name: value for name, value in request.headers.items() if name.lower() != "host"}
         if fault.ignore_range:
             headers.pop("Range", None)
+        sent = await request.read()
         async with self._session.request(
-            request.method, self.upstream + request.path_qs, headers=headers, allow_redirects=False
+            request.method, self.upstream + request.path_qs, headers=headers, data=sent or None, allow_redirects=False
         ) as answer:
             body = await answer.read() if fault.body is None else fault.body
             return await self._answer(request, seen, fault, answer, body)
@@ -129,6 +132,8 @@ class FaultProxy:
     ) -> web.StreamResponse:
         left_out = _HOP_HEADERS | {name.lower() for name in fault.without}
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in left_out}
+        if "Location" in kept:
+            kept["Location"] = kept["Location"].replace(self.upstream, f"http://{self.address}")
         response = web.StreamResponse(status=fault.status or answer.status, headers={**kept, **fault.headers})
         seen.status = response.status
         if fault.flip and body:

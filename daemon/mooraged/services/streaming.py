@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
@@ -25,6 +25,9 @@ _INIT_SECONDS: Final = 30.0
 _ID_MAX: Final = 256
 
 
+M = TypeVar("M", bound=Message)
+
+
 def pack(message: Message) -> Any:
     """An Any as containerd's clients expect it: the type URL is the bare full name."""
     return Any(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
@@ -33,6 +36,16 @@ def pack(message: Message) -> Any:
 def type_name(value: Any) -> str:
     """The full name of the type in an Any, whatever prefix its URL has."""
     return value.type_url.rpartition("/")[2]
+
+
+def read(value: Any, kind: type[M]) -> M:
+    """The message in an Any. `InvalidArgument` for one of another type, or damaged."""
+    if type_name(value) != kind.DESCRIPTOR.full_name:
+        raise InvalidArgument(f"{kind.DESCRIPTOR.full_name} was expected and {type_name(value)[:80]!r} came")
+    try:
+        return kind.FromString(value.value)
+    except DecodeError as error:
+        raise InvalidArgument(f"the {kind.DESCRIPTOR.full_name} cannot be read: {error}") from None
 
 
 class Stream:

@@ -98,7 +98,7 @@ class Authorizer:
         self._logins: dict[str, _Login] = {}
 
     async def header(self, host: Host, scope: str) -> str:
-        """The `Authorization` for `host`, or nothing where it has not asked for one."""
+        """The `Authorization` for `host`, or nothing where it has not asked for one. `scope`: one or more, with spaces."""
         login = self._logins.get(host.address)
         if login is None:
             return ""
@@ -185,7 +185,7 @@ class Authorizer:
 
 
 def _key(login: _Login, scope: str) -> _TokenKey:
-    scopes = tuple(sorted({*login.scopes, *([scope] if scope else [])}))
+    scopes = tuple(sorted({*login.scopes, *scope.split()}))
     return _TokenKey(login.realm, login.service, scopes, login.credentials)
 
 

@@ -4,7 +4,7 @@ login and redirects. Which host to ask, and whether to try again, is decided abo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
@@ -26,30 +26,57 @@ LOGINS_MAX = 2
 ERROR_BODY_MAX = 16 << 10
 TOKEN_BODY_MAX = 1 << 20
 
+_KEEP_METHOD = frozenset({307, 308})
+_PULL, _PUSH = "pull", "pull,push"
+
+Body = Callable[[], AsyncIterator[bytes] | bytes]
+"""Gives a request's body, anew for each time that it is sent."""
+
 _NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Repository:
     """The repository `path` of the registry `domain`, on whichever host serves it."""
 
-    def __init__(self, client: RegistryClient, domain: str, path: str, credentials: CredentialSource | None) -> None:
+    def __init__(
+        self, client: RegistryClient, domain: str, path: str, credentials: CredentialSource | None, actions: str = _PULL
+    ) -> None:
         self._client = client
         self._domain = domain
         self._path = path
-        self._scope = f"repository:{path}:pull"
+        self._scope = f"repository:{path}:{actions}"
         self._authorizer = Authorizer(client.request_token, client.tokens, credentials)
 
     @asynccontextmanager
     async def request(
         self, host: Host, method: str, kind: str, name: str, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask `host` for `<kind>/<name>` (kind: `manifests` or `blobs`); the answer is a success.
+        """Ask `host` for `<kind>/<name>` (kind: `manifests`, `blobs` or `referrers`); the answer is a success.
 
         `HostFailure` for anything else. The body is the caller's to read, within this context.
         """
+        async with self.exchange(host, method, self.url(host, kind, name), headers) as response:
+            yield response
+
+    def url(self, host: Host, kind: str, name: str) -> URL:
+        """Where `host` has `<kind>/<name>` of this repository."""
         url = f"{self._client.scheme_of(host)}://{host.address}{host.path}/{self._path}/{kind}/{name}"
-        query = {"ns": self._domain} if host.is_mirror_of(self._domain) else {}
-        response = await self._log_in(host, method, URL(url).with_query(query), headers)
+        return URL(url).with_query({"ns": self._domain} if host.is_mirror_of(self._domain) else {})
+
+    @asynccontextmanager
+    async def exchange(
+        self,
+        host: Host,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        body: Body | None = None,
+        *,
+        more_scope: str = "",
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """As `request`, with any URL and a body. `more_scope` is what the token must allow besides."""
+        scope = f"{self._scope} {more_scope}".strip()
+        response = await self._log_in(host, method, url, headers, body, scope)
         try:
             if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                 raise of_status(response.status, response.headers, await _read(response, ERROR_BODY_MAX))
@@ -57,11 +84,13 @@ class Repository:
         finally:
             response.close()
 
-    async def _log_in(self, host: Host, method: str, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def _log_in(
+        self, host: Host, method: str, url: URL, headers: Mapping[str, str], body: Body | None, scope: str
+    ) -> aiohttp.ClientResponse:
         """Send it, and again after each 401 that can be answered."""
         for attempt in range(LOGINS_MAX + 1):
-            authorization = await self._authorizer.header(host, self._scope)
-            response = await self._client.follow(host, method, url, headers, authorization)
+            authorization = await self._authorizer.header(host, scope)
+            response = await self._client.follow(host, method, url, headers, authorization, body)
             if response.status != HTTPStatus.UNAUTHORIZED:
                 return response
             challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
@@ -70,7 +99,7 @@ class Repository:
             response.close()
             if elsewhere or attempt == LOGINS_MAX:
                 raise failure
-            await self._authorizer.answer(host, challenges, self._scope, authorization)
+            await self._authorizer.answer(host, challenges, scope, authorization)
         raise HostFailure(Unauthenticated("no login worked"), status=HTTPStatus.UNAUTHORIZED)
 
 
@@ -82,15 +111,24 @@ class RegistryClient:
         self._plain: set[str] = set()
         self.tokens = TokenCache()
 
-    def repository(self, domain: str, path: str, credentials: CredentialSource | None = None) -> Repository:
-        return Repository(self, domain, path, credentials)
+    def repository(
+        self, domain: str, path: str, credentials: CredentialSource | None = None, *, push: bool = False
+    ) -> Repository:
+        """With `push`, tokens are asked for that allow it."""
+        return Repository(self, domain, path, credentials, _PUSH if push else _PULL)
 
     def scheme_of(self, host: Host) -> str:
         """What to try now: hosts on which plain HTTP is only a guess are asked over TLS until they refuse it."""
         return "https" if host.tries_https_first and host.address not in self._plain else host.scheme
 
     async def follow(
-        self, host: Host, method: str, url: URL, headers: Mapping[str, str], authorization: str
+        self,
+        host: Host,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        authorization: str,
+        body: Body | None = None,
     ) -> aiohttp.ClientResponse:
         """Send a request to `host` and follow redirects; the configured headers and `authorization` stay with `host`.
 
@@ -100,28 +138,35 @@ class RegistryClient:
         if authorization:
             private["Authorization"] = authorization
         try:
-            return await self._follow(host, method, url, headers, private)
+            return await self._follow(host, method, url, headers, private, body)
         except HostFailure as failure:
             if not failure.not_tls or not host.tries_https_first:
                 raise
         self._plain.add(host.address)
-        return await self._follow(host, method, url.with_scheme("http"), headers, private)
+        return await self._follow(host, method, url.with_scheme("http"), headers, private, body)
 
     async def _follow(
-        self, host: Host, method: str, url: URL, public: Mapping[str, str], private: Mapping[str, str]
+        self,
+        host: Host,
+        method: str,
+        url: URL,
+        public: Mapping[str, str],
+        private: Mapping[str, str],
+        body: Body | None,
     ) -> aiohttp.ClientResponse:
-        origin = url.origin()
+        origin = URL(f"{self.scheme_of(host)}://{host.address}").origin()
         for _ in range(REDIRECTS_MAX + 1):
             own = url.origin() == origin
+            sent = private if own else public
             try:
                 response = await self._transport.send(
-                    method, url, private if own else public, host.tls, host.dial_timeout
+                    method, url, sent, host.tls, host.dial_timeout, body() if body else None
                 )
             except _NETWORK_ERRORS as error:
                 failure = of_exception(error)
                 failure.not_tls = own and failure.not_tls
                 raise failure from error
-            if response.status not in _REDIRECTS:
+            if response.status not in (_REDIRECTS if body is None else _KEEP_METHOD):
                 return response
             location = response.headers.get("Location", "")
             response.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moorage_api.content import ContentStore
-from moorage_api.errors import NotFound, ResourceExhausted
+from moorage_api.errors import AlreadyExists, NotFound, ResourceExhausted
 from moorage_api.oci import image
 from moorage_api.oci.platforms import PlatformMatcher
 from moorage_api.types import Descriptor
@@ -54,3 +54,15 @@ def read_blob(content: ContentStore, descriptor: Descriptor, most: int) -> bytes
         while len(data) < reader.size and (piece := reader.pread(reader.size - len(data), len(data))):
             data += piece
         return bytes(data)
+
+
+def store_blob(content: ContentStore, descriptor: Descriptor, data: bytes) -> None:
+    """Make a document a blob, if it is none yet."""
+    try:
+        with content.writer(f"document-{descriptor.digest}", descriptor.size, descriptor.digest) as writer:
+            if writer.status().offset:
+                writer.truncate(0)
+            writer.write(data)
+            writer.commit(descriptor.size, descriptor.digest)
+    except AlreadyExists:
+        return

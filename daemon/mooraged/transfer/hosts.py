@@ -22,8 +22,8 @@ from moorage_api.errors import FailedPrecondition
 
 DOCKER_HUB = "docker.io"
 DOCKER_HUB_HOST = "registry-1.docker.io"
-PULL, RESOLVE = "pull", "resolve"
-CAPABILITIES = frozenset({PULL, RESOLVE, "push", "referrers"})
+PULL, RESOLVE, PUSH, REFERRERS = "pull", "resolve", "push", "referrers"
+CAPABILITIES = frozenset({PULL, RESOLVE, PUSH, REFERRERS})
 DIAL_TIMEOUT = 30.0
 
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|us|ns|h|m|s))+")

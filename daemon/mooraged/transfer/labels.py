@@ -39,9 +39,18 @@ def children_labels(children: Iterable[Descriptor]) -> dict[str, str]:
 def source_label(domain: str, path: str, known: Labels) -> dict[str, str]:
     """The repositories of `domain` (its port left out) that a blob came from: those in `known`, and `path`. Nothing
     where the label would become too long."""
-    key = _SOURCE + (urlsplit(f"//{domain}").hostname or domain)
-    value = ",".join(sorted({*filter(None, known.get(key, "").split(",")), path}))
+    key = _source_key(domain)
+    value = ",".join(sorted({*source_repositories(domain, known), path}))
     return {key: value} if len(key) + len(value) <= _LABEL_MAX else {}
+
+
+def source_repositories(domain: str, known: Labels) -> list[str]:
+    """The repositories of `domain` that a blob with these labels came from, or went to."""
+    return [path for path in known.get(_source_key(domain), "").split(",") if path]
+
+
+def _source_key(domain: str) -> str:
+    return _SOURCE + (urlsplit(f"//{domain}").hostname or domain)
 
 
 def ingest_ref(descriptor: Descriptor) -> str:

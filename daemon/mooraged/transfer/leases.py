@@ -1,4 +1,4 @@
-"""The lease of a pull: it keeps what is fetched from collection until the image is saved, across a crash of the daemon."""
+"""The lease of a transfer: it keeps what comes in from collection until the image is saved, across a crash of the daemon."""
 
 from __future__ import annotations
 
@@ -30,20 +30,22 @@ class TransferLeases:
         self._active: set[tuple[str, str]] = set()
 
     @asynccontextmanager
-    async def hold(self, namespace: str, reference: str) -> AsyncIterator[tuple[Stores, str]]:
+    async def hold(
+        self, namespace: str, reference: str, *, resumable: bool = True
+    ) -> AsyncIterator[tuple[Stores, str]]:
         """The namespace, bound to a lease for the transfer of `reference`, and the lease's id.
 
-        It ends with the transfer, but for one that was cancelled or failed for want of a registry: then it stays with
-        what it holds, until the same is asked again or `LIFETIME` is over.
+        It ends with the transfer, but for a `resumable` one that was cancelled or failed for want of a registry: then it
+        stays with what it holds, until the same is asked again or `LIFETIME` is over.
         """
         lease = await self._threads.obtain(
-            lambda: self._begin(namespace, reference), lambda id: self._end(namespace, id, stays=True)
+            lambda: self._begin(namespace, reference), lambda id: self._end(namespace, id, stays=resumable)
         )
         stays = False
         try:
             yield self._metadata.bind(namespace, lease), lease
         except (Unavailable, DeadlineExceeded, asyncio.CancelledError):
-            stays = True
+            stays = resumable
             raise
         finally:
             await self._threads.run(self._end, namespace, lease, stays=stays)

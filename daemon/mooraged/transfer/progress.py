@@ -21,6 +21,8 @@ class Reporter:
         self.reference = reference
         self._sink = sink
         self._clock = clock
+        self._passed = 0
+        self._told_at = float("-inf")
 
     def image(self, event: str, root: Descriptor | None = None, name: str = "") -> None:
         """What happens to the image as a whole."""
@@ -28,6 +30,14 @@ class Reporter:
             self._tell(Progress(event, name or self.reference))
         else:
             self._tell(Progress(event, name or self.reference, root.digest, root.media_type, (), root.size, root.size))
+
+    def bytes(self, event: str, count: int) -> None:
+        """`count` more bytes of the whole have passed; told ten times a second."""
+        self._passed += count
+        now = self._clock()
+        if now - self._told_at >= INTERVAL:
+            self._told_at = now
+            self._tell(Progress(event, self.reference, progress=self._passed))
 
     def blob(self, descriptor: Descriptor, parents: tuple[str, ...] = ()) -> BlobReporter:
         """Reports for one blob."""
@@ -66,13 +76,13 @@ class BlobReporter:
             self._bytes = self._descriptor.size
         self._say(event)
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int, event: str = "downloading") -> None:
         """`count` bytes of it are there."""
         self._bytes = count
         now = self._clock()
         if now - self._told_at >= INTERVAL:
             self._told_at = now
-            self._say("downloading")
+            self._say(event)
 
     def _say(self, event: str) -> None:
         known = self._descriptor

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from moorage_api.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from moorage_api.errors import InvalidArgument, NotFound, ResourceExhausted
 from moorage_api.images import Image
-from moorage_api.leases import Resource
 from moorage_api.oci import image
 from moorage_api.oci.platforms import PlatformMatcher, default_platform, format_platform, only
 from moorage_api.transfer import PullOptions
@@ -19,7 +18,7 @@ from mooraged.transfer.labels import children_labels, source_label
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.resolver import Resolved
 from mooraged.transfer.source import Source
-from mooraged.transfer.stores import Stores
+from mooraged.transfer.stores import Stores, claim, save_image
 from mooraged.transfer.threads import KeyedLocks, Threads
 from mooraged.transfer.unpack import Target, Unpacker, layers_of
 
@@ -165,16 +164,12 @@ class Pull:
 
     def _claim_now(self, descriptor: Descriptor) -> bool:
         """Whether the namespace has the blob; if so, the lease holds it from now on, and its label names this source."""
-        content = self._stores.content
-        try:
-            content.info(descriptor.digest)
-            self._stores.leases.add_resource(self._lease, Resource(descriptor.digest, "content"))
-            info = content.info(descriptor.digest)
-        except NotFound:
+        info = claim(self._stores, self._lease, descriptor.digest)
+        if info is None:
             return False
         if info.size != descriptor.size:
             raise InvalidArgument(f"{descriptor.digest} has {info.size} bytes, its descriptor says {descriptor.size}")
-        set_labels(content, descriptor.digest, self._origin(info.labels))
+        set_labels(self._stores.content, descriptor.digest, self._origin(info.labels))
         return True
 
     def _origin(self, known: Labels) -> dict[str, str]:
@@ -185,18 +180,6 @@ class Pull:
     def _save(self, target: Descriptor) -> Image:
         """Name what was fetched; the normalised reference comes last, so that whoever sees it sees all."""
         names = [*self._options.names, self._source.reference.canonical]
-        saved = [self._save_one(name, target) for name in dict.fromkeys(names)]
-        return saved[-1]
-
-    def _save_one(self, name: str, target: Descriptor) -> Image:
-        wanted = Image(name, target, self._options.labels)
         images = self._stores.images
-        while True:
-            try:
-                return images.create(wanted)
-            except AlreadyExists:
-                pass
-            try:
-                return images.update(wanted, ["target", *(f"labels.{key}" for key in wanted.labels)])
-            except NotFound:
-                continue  # removed in between: create it after all
+        saved = [save_image(images, Image(name, target, self._options.labels)) for name in dict.fromkeys(names)]
+        return saved[-1]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from moorage_api.differ import Differ
 from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.images import Image
 from moorage_api.oci import image
 from moorage_api.oci.platforms import default_platform, format_platform, only
 from moorage_api.oci.reference import Reference, parse
-from moorage_api.transfer import ProgressSink, PullOptions
+from moorage_api.transfer import (
+    ByteSink,
+    ByteSource,
+    ExportOptions,
+    ImportOptions,
+    ProgressSink,
+    PullOptions,
+    PushOptions,
+)
 from moorage_api.types import Descriptor, Platform
+from mooraged.transfer.archive.exporter import Export
+from mooraged.transfer.archive.importer import Import
 from mooraged.transfer.client import RegistryClient
 from mooraged.transfer.config import TransferConfig
 from mooraged.transfer.documents import find_stored, read_blob
@@ -17,6 +29,7 @@ from mooraged.transfer.hosts import hosts_for
 from mooraged.transfer.leases import TransferLeases
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.pull import Pull, Workshop
+from mooraged.transfer.push import Push
 from mooraged.transfer.resolver import resolve
 from mooraged.transfer.source import Source
 from mooraged.transfer.stores import Metadata
@@ -77,6 +90,43 @@ class BoundTransfer:
         async with self._service.leases.hold(self._namespace, f"unpack {image.target.digest}") as (stores, lease):
             return await self._unpack(image, Target(stores, lease, name), wanted)
 
+    async def push(
+        self, name: str, reference: str, options: PushOptions = PushOptions(), progress: ProgressSink | None = None
+    ) -> Descriptor:
+        """See `moorage_api.transfer.Transfer.push`."""
+        parsed = parse(reference)
+        stores = self._service.metadata.bind(self._namespace)
+        stored = await self._service.threads.run(stores.images.get, name)
+        source = await self._source(parsed, options, push=True)
+        reporter = Reporter(str(parsed), progress)
+        push = Push(self._service.threads, source, stores, options, reporter, self._service.config)
+        return await push.run(stored)
+
+    async def import_archive(
+        self, source: ByteSource, options: ImportOptions = ImportOptions(), progress: ProgressSink | None = None
+    ) -> list[Image]:
+        """See `moorage_api.transfer.Transfer.import_archive`."""
+        snapshotter = self._snapshotter(options.snapshotter) if options.unpack else ""
+        reporter = Reporter("archive", progress)
+        async with self._service.leases.hold(self._namespace, "import", resumable=False) as (stores, lease):
+
+            async def unpack(stored: Image, platform: Platform | None) -> str:
+                return await self._unpack(stored, Target(stores, lease, snapshotter), platform or default_platform())
+
+            return await Import(self._service.threads, stores, lease, options, reporter, unpack).run(source)
+
+    async def export_archive(
+        self,
+        names: Sequence[str],
+        sink: ByteSink,
+        options: ExportOptions = ExportOptions(),
+        progress: ProgressSink | None = None,
+    ) -> None:
+        """See `moorage_api.transfer.Transfer.export_archive`."""
+        reporter = Reporter("archive", progress)
+        stores = self._service.metadata.bind(self._namespace)
+        await Export(self._service.threads, stores, options, reporter).run(names, sink)
+
     async def _unpack(self, stored: Image, target: Target, platform: Platform) -> str:
         run, content = self._service.threads.run, target.stores.content
         found = await run(find_stored, content, stored.target, only(platform))
@@ -95,10 +145,11 @@ class BoundTransfer:
         )
         return unpacked.chain_id
 
-    async def _source(self, reference: Reference, options: PullOptions) -> Source:
+    async def _source(self, reference: Reference, options: PullOptions | PushOptions, *, push: bool = False) -> Source:
         config_path = options.hosts_dir or self._service.config.config_path
         hosts = await self._service.threads.run(hosts_for, reference.domain, config_path, options.plain_http)
-        repository = self._service.client.repository(reference.domain, reference.path, options.credentials)
+        client = self._service.client
+        repository = client.repository(reference.domain, reference.path, options.credentials, push=push)
         return Source(reference, hosts, repository)
 
     def _snapshotter(self, name: str) -> str:

@@ -40,6 +40,15 @@ class Source:
         async with self._repository.request(host, method, kind, name, headers) as response:
             yield response
 
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """All of them, as they are configured."""
+        return self._configured
+
+    @property
+    def repository(self) -> Repository:
+        return self._repository
+
     async def ask(
         self,
         what: str,

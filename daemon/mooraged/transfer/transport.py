@@ -11,7 +11,7 @@ import os
 import ssl
 import urllib.request
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import aiohttp
 from multidict import CIMultiDict
@@ -42,10 +42,12 @@ class Transport:
         headers: Mapping[str, str],
         tls: Tls,
         dial_timeout: float,
-        form: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | AsyncIterator[bytes] | bytes | None = None,
     ) -> aiohttp.ClientResponse:
-        """The answer, whose body is not read yet: the caller closes it. Raises what aiohttp raises, and `HostFailure`
-        for TLS settings that cannot be used."""
+        """The answer, whose body is not read yet: the caller closes it. `data` is a form, or a body.
+
+        Raises what aiohttp raises, and `HostFailure` for TLS settings that cannot be used.
+        """
         proxy, proxy_headers = proxy_for(url)
         sent = CIMultiDict(headers)
         sent.setdefault("User-Agent", self._user_agent)
@@ -57,7 +59,7 @@ class Transport:
             method,
             url,
             headers=sent,
-            data=form,
+            data=data,
             allow_redirects=False,
             ssl=await self._context(tls) if url.scheme == "https" else True,
             proxy=proxy,

@@ -1,0 +1,1 @@
+"""Archives of images: OCI layouts and what `docker save` writes, in and out of the store."""
