@@ -6,25 +6,42 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from moorage_api.differ import Differ
-from moorage_api.errors import AlreadyExists, Internal, InvalidArgument, MoorageError, NotFound, Unavailable
+from moorage_api.errors import AlreadyExists, DataLoss, Internal, InvalidArgument, MoorageError, NotFound
 from moorage_api.leases import Resource
+from moorage_api.mounts import Mount
 from moorage_api.oci import image
-from moorage_api.snapshots import Snapshotter, rebases
+from moorage_api.snapshots import Snapshotter
 from moorage_api.types import Descriptor
-from mooraged.transfer.extraction import Active, Extraction, Layer, Supply, Target
 from mooraged.transfer.fetcher import set_labels
 from mooraged.transfer.labels import GC_SNAPSHOT, SNAPSHOT_REF, UNCOMPRESSED
+from mooraged.transfer.stores import Stores
 from mooraged.transfer.threads import KeyedLocks, Threads
-
-T = TypeVar("T")
 
 _PREPARE_TRIES = 3
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer to be unpacked: its blob, what the blob must decompress to, and the snapshot that it becomes."""
+
+    descriptor: Descriptor
+    diff_id: str
+    chain_id: str
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to unpack to. `lease` is the one that `stores` is bound to."""
+
+    stores: Stores
+    lease: str
+    snapshotter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +51,12 @@ class Unpacked:
 
     chain_id: str
     remote: frozenset[str]
+
+
+Fetched = Callable[[Descriptor], Awaitable[None]]
+"""Returns when the layer's blob is in the namespace's content; called only for layers that must be applied."""
+Watch = Callable[[Descriptor, str], None]
+"""Told of `extracting` and `extracted`."""
 
 
 def layers_of(manifest: Sequence[Descriptor], config: image.ImageConfig) -> list[Layer]:
@@ -53,101 +76,93 @@ class Unpacker:
 
     def __init__(self, threads: Threads, differ: Differ, workers: int) -> None:
         self._threads = threads
-        self._extraction = Extraction(threads, differ, asyncio.Semaphore(workers))
+        self._differ = differ
+        self._slots = asyncio.Semaphore(workers)
         self._locks: KeyedLocks[tuple[str, str, str]] = KeyedLocks()
 
-    async def unpack(self, target: Target, config: Descriptor, layers: Sequence[Layer], supply: Supply) -> Unpacked:
-        """Make the snapshots that are not there yet, side by side where the snapshotter can put them on one another.
+    async def unpack(
+        self, target: Target, config: Descriptor, layers: Sequence[Layer], fetched: Fetched, watch: Watch
+    ) -> Unpacked:
+        """Make the snapshots that are not there yet, from the bottom up.
 
-        The configuration is labelled so that it keeps the snapshots from collection. On failure the layers from the one
-        that failed on leave no snapshot; those below it stay, and are found again. `DataLoss` for a layer that does not
-        decompress to what the configuration says; otherwise the errors of the snapshotter, the differ and `supply`.
+        The configuration is labelled so that it keeps the snapshots from collection. On failure the layer that failed
+        leaves no snapshot; those below it stay, and are found again. `DataLoss` for a layer that does not decompress to
+        what the configuration says; otherwise the errors of the snapshotter, the differ and `fetched`.
         """
-        floors: list[_Floor] = []
-        below = None
+        remote = set()
         for layer in layers:
-            floor = _Floor(layer, below)
-            floor.task = asyncio.create_task(self._make(target, floor, supply), name=f"unpack {layer.chain_id}")
-            floors.append(floor)
-            below = floor
-        tasks = [floor.task for floor in floors if floor.task is not None]
-        remote = [
-            floor.layer.descriptor.digest
-            for floor, made in zip(floors, await all_or_none(tasks), strict=True)
-            if not made
-        ]
+            async with self._locks.hold((target.stores.namespace, target.snapshotter, layer.chain_id)):
+                if not await self._make(target, layer, fetched, watch):
+                    remote.add(layer.descriptor.digest)
         top = layers[-1].chain_id if layers else ""
         if top:
             label = {GC_SNAPSHOT + target.snapshotter: top}
             await self._threads.run(set_labels, target.stores.content, config.digest, label)
         return Unpacked(top, frozenset(remote))
 
-    async def _make(self, target: Target, floor: _Floor, supply: Supply) -> bool:
+    async def _make(self, target: Target, layer: Layer, fetched: Fetched, watch: Watch) -> bool:
         """Make one snapshot if it is not there; False where the snapshotter made it itself."""
-        layer = floor.layer
-        apart = not await floor.stands() and rebases(target.stores.snapshotter(target.snapshotter))
-        if not apart:
-            await floor.below_made()
-        async with self._locks.hold((target.stores.namespace, target.snapshotter, layer.chain_id)):
-            if await self._threads.run(_claim, target, layer.chain_id):
-                floor.there.set_result(True)
-                return True
-            snapshot = await self._prepare(target, layer, apart)
-            floor.there.set_result(snapshot is None)
-            if snapshot is None:
-                return False
-            try:
-                incomplete = await self._extraction.run(target, layer, snapshot, supply)
-                await floor.below_made()
-                if not incomplete:
-                    await self._threads.run(_commit, target, layer, snapshot)
-                    return True
-            except BaseException:
-                await self._threads.run(_remove, target, snapshot.key)
-                raise
-            await self._threads.run(_remove, target, snapshot.key)
-            await self._again(target, layer, supply)
+        if await self._threads.run(_claim, target, layer.chain_id):
+            return True
+        snapshotter = target.stores.snapshotter(target.snapshotter)
+        prepared = await self._threads.obtain(
+            lambda: _prepare(target, layer), lambda made: _remove(snapshotter, made[0]) if made else None
+        )
+        if prepared is None:
+            return False
+        key, mounts = prepared
+        try:
+            await fetched(layer.descriptor)
+            async with self._slots:
+                watch(layer.descriptor, "extracting")
+                await self._threads.run(_extract, self._differ, target, layer, key, mounts)
+                watch(layer.descriptor, "extracted")
+        except BaseException:
+            await self._threads.run(_remove, snapshotter, key)
+            raise
         return True
 
-    async def _again(self, target: Target, layer: Layer, supply: Supply) -> None:
-        """Make the snapshot of a layer that leaves out folders which the layers below have: on them, after all."""
-        snapshot = await self._prepare(target, layer, apart=False)
-        if snapshot is None:
-            return
-        try:
-            await self._extraction.run(target, layer, snapshot, supply)
-            await self._threads.run(_commit, target, layer, snapshot)
-        except BaseException:
-            await self._threads.run(_remove, target, snapshot.key)
-            raise
 
-    async def _prepare(target: Target, layer: Layer, apart: bool) -> Active | None:
+def _claim(target: Target, chain_id: str) -> bool:
+    """Whether the snapshot is there; if so, the lease holds it from now on."""
+    snapshotter = target.stores.snapshotter(target.snapshotter)
+    if not _exists(snapshotter, chain_id):
+        return False
+    target.stores.leases.add_resource(target.lease, Resource(chain_id, f"snapshots/{target.snapshotter}"))
+    return _exists(snapshotter, chain_id)
+
+
+def _prepare(target: Target, layer: Layer) -> tuple[str, list[Mount]] | None:
     """An active snapshot for the layer; None where the snapshotter had the layer itself and committed it."""
     snapshotter = target.stores.snapshotter(target.snapshotter)
     inherited = {
         key: value for key, value in layer.descriptor.annotations.items() if key.startswith("containerd.io/snapshot/")
     }
-    parent = "" if apart else layer.parent
     for _ in range(_PREPARE_TRIES):
         key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.chain_id}"
         try:
-            mounts = snapshotter.prepare(key, parent, {**inherited, SNAPSHOT_REF: layer.chain_id})
-            return Active(key, mounts, apart)
+            return key, snapshotter.prepare(key, layer.parent, {**inherited, SNAPSHOT_REF: layer.chain_id})
         except AlreadyExists:
             if _claim(target, layer.chain_id):
                 return None
     raise Internal(f"no key is free for a snapshot of {layer.chain_id}")
 
 
-def _commit(target: Target, layer: Layer, snapshot: Active) -> None:
-    """Commit what was extracted and verified. The snapshotter syncs the files, once, so the differ need not."""
+def _extract(differ: Differ, target: Target, layer: Layer, key: str, mounts: Sequence[Mount]) -> None:
+    """Apply, verify and commit. The snapshotter syncs the files at the commit, once, so the differ need not."""
+    content = target.stores.content
+    applied = differ.apply(content, layer.descriptor, mounts)
+    if applied.digest != layer.diff_id:
+        raise DataLoss(
+            f"layer {layer.descriptor.digest} decompresses to {applied.digest}, "
+            f"its image's configuration says {layer.diff_id}"
+        )
     snapshotter = target.stores.snapshotter(target.snapshotter)
-    onto = {"parent": layer.parent} if snapshot.apart else {}
     try:
-        snapshotter.commit(layer.chain_id, snapshot.key, {SNAPSHOT_REF: layer.chain_id}, **onto)
+        snapshotter.commit(layer.chain_id, key, {SNAPSHOT_REF: layer.chain_id})
     except AlreadyExists:
-        _remove(target, snapshot.key)
-    set_labels(target.stores.content, layer.descriptor.digest, {UNCOMPRESSED: layer.diff_id})
+        _remove(snapshotter, key)
+    set_labels(content, layer.descriptor.digest, {UNCOMPRESSED: layer.diff_id})
 
 
 def _exists(snapshotter: Snapshotter, name: str) -> bool:
@@ -158,10 +173,10 @@ def _exists(snapshotter: Snapshotter, name: str) -> bool:
     return True
 
 
-def _remove(target: Target, key: str) -> None:
+def _remove(snapshotter: Snapshotter, key: str) -> None:
     """Remove a half-made snapshot. An error here must not hide the one that led here; collection removes it later."""
     try:
-        target.stores.snapshotter(target.snapshotter).remove(key)
+        snapshotter.remove(key)
     except NotFound:
         return
     except MoorageError:
