@@ -23,14 +23,17 @@ from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgumen
 from moorage_api.linux.mount import temporary_mount
 from moorage_api.linux.tree import disk_usage
 from moorage_api.snapshots import Info, Kind, Snapshotter, Usage
+from moorage_api.testing.snapshot_crashes import CrashRules
 from moorage_api.testing.snapshot_files import FileRules, change, contents, layer, make_hole, seen, write
 
 
-class SnapshotterSuite(FileRules):
+class SnapshotterSuite(FileRules, CrashRules):
     """Derive a class whose name begins with `Test`, and say how to open the snapshotter."""
 
     holds_only_changes: ClassVar[bool] = True
     """False where a snapshot holds a whole copy of its parent, so that its usage counts that too."""
+
+    shown_on_failure: list[Snapshotter]
 
     def open_snapshotter(self, folder: Path) -> Snapshotter:
         """Open the snapshotter in `folder`, new or again."""
@@ -49,13 +52,14 @@ class SnapshotterSuite(FileRules):
 
         def reopen() -> Snapshotter:
             while opened:
-                opened.pop().close()
+                self.close_snapshotter(opened.pop())
             opened.append(self.open_snapshotter(folder))
             return opened[-1]
 
+        self.shown_on_failure = opened
         yield reopen
         while opened:
-            opened.pop().close()
+            self.close_snapshotter(opened.pop())
 
     @pytest.fixture
     def snapshotter(self, reopen: Callable[[], Snapshotter]) -> Snapshotter:
@@ -160,6 +164,68 @@ class SnapshotterSuite(FileRules):
 
         with ThreadPoolExecutor(8) as threads:
             assert sum(threads.map(prepare, range(8))) == 1
+
+    def test_many_work_at_once(self, snapshotter: Snapshotter) -> None:
+        """Each on snapshots of its own, over a parent that all share, while others list and clean up."""
+        layer(snapshotter, "base", "", lambda root: write(root, "file", "text"))
+        done = threading.Event()
+
+        def work(number: int) -> None:
+            for turn in range(3):
+                name = f"{number}-{turn}"
+                snapshotter.prepare(f"{name}-active", "base")
+                snapshotter.update(Info(f"{name}-active", Kind.ACTIVE, labels={"turn": str(turn)}))
+                snapshotter.commit(name, f"{name}-active")
+                snapshotter.prepare(f"{name}-child", name)
+                snapshotter.remove(f"{name}-child")
+                if turn < 2:
+                    snapshotter.remove(name)
+
+        def watch() -> None:
+            while not done.is_set():
+                infos = {info.name: info for info in snapshotter.walk()}
+                assert all(info.parent in infos for info in infos.values() if info.parent)
+                snapshotter.cleanup()
+
+        with ThreadPoolExecutor(7) as threads:
+            watching = threads.submit(watch)
+            try:
+                list(threads.map(work, range(6)))
+            finally:
+                done.set()
+            watching.result()
+        assert [info.name for info in snapshotter.walk()] == [*(f"{number}-2" for number in range(6)), "base"]
+        assert all(seen(snapshotter, f"{number}-2") == {"file": "text"} for number in range(6))
+
+    def test_a_parent_is_never_lost_to_a_race(self, snapshotter: Snapshotter) -> None:
+        """Either the parent is removed first, and `NotFound`, or the child is made first, and `FailedPrecondition`."""
+        for number in range(10):
+            layer(snapshotter, f"base-{number}", "", lambda root: write(root, "file", "text"))
+            start = threading.Barrier(2)
+
+            def prepare(number: int = number, start: threading.Barrier = start) -> bool:
+                start.wait()
+                try:
+                    snapshotter.prepare(f"child-{number}", f"base-{number}")
+                except NotFound:
+                    return False
+                return True
+
+            def remove(number: int = number, start: threading.Barrier = start) -> bool:
+                start.wait()
+                try:
+                    snapshotter.remove(f"base-{number}")
+                except FailedPrecondition:
+                    return False
+                return True
+
+            with ThreadPoolExecutor(2) as threads:
+                outcomes = [threads.submit(prepare), threads.submit(remove)]
+            made, removed = (outcome.result() for outcome in outcomes)
+            assert made is not removed
+            if made:
+                with temporary_mount(snapshotter.mounts(f"child-{number}")) as root:
+                    assert contents(Path(root)) == {"file": "text"}
 
     # Removal
 

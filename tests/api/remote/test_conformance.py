@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,24 @@ from moorage_snapshotter.support import default_options
 
 
 class Remote(SnapshotterSuite):
-    """A proxy does not close what is behind it: opening anew does."""
+    """A proxy does not close what is behind it."""
 
     backend: Callable[[Path], Snapshotter]
+    survives_kills = False
 
     @pytest.fixture(autouse=True)
-    def connected(self, wires: Any) -> Iterator[None]:
+    def connected(self, wires: Any) -> None:
         self.wires = wires
         self.behind: list[Snapshotter] = []
-        yield
-        self._close()
 
     def open_snapshotter(self, folder: Path) -> Snapshotter:
-        self._close()
         self.behind.append(type(self).backend(folder))
         return RemoteSnapshotter(self.wires.connect(self.behind[-1]), "any")
 
-    def _close(self) -> None:
+    def close_snapshotter(self, snapshotter: Snapshotter) -> None:
+        snapshotter.close()
         self.wires.close()
-        while self.behind:
-            self.behind.pop().close()
+        self.behind.pop().close()
 
 
 class TestOverOverlay(Remote):
