@@ -13,7 +13,7 @@ import pytest
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
-from support.measure import Timings, milliseconds, processes_named, pss
+from support.measure import Timings, milliseconds, processes_named, shim_weights
 
 # A line ten times a second, numbered without a gap.
 COUNTER = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done"
@@ -106,13 +106,14 @@ def test_the_worlds_do_not_see_each_other(daemon: Daemon, cri: CriClient, busybo
 def test_the_zygote_may_die(daemon: Daemon, cri: CriClient, busybox: str) -> None:
     container, log = start_both(daemon, cri, busybox, COUNTER)
     zygotes = processes_named(daemon.tag, ["moorage-zygote"])
-    assert len(zygotes) == 1
-    os.kill(zygotes[0], signal.SIGKILL)
+    assert zygotes
+    for pid in zygotes:
+        os.kill(pid, signal.SIGKILL)
     assert cri.execute(container, "echo", "still here").stdout == b"still here\n"
     lines = len(cri_lines(log))
     wait_until(lambda: len(cri_lines(log)) > lines + 5)
     assert daemon.run("moorage", "run", "--rm", busybox, "echo", "a new shim").strip() == "a new shim"
-    assert processes_named(daemon.tag, ["moorage-zygote"]) != zygotes
+    assert not set(processes_named(daemon.tag, ["moorage-zygote"])) & set(zygotes)
 
 
 def test_everything_goes_away(daemon: Daemon, cri: CriClient, busybox: str) -> None:
@@ -132,8 +133,9 @@ def test_twenty_pods_are_light_and_quick(
         ports = [cri_pb2.PortMapping(container_port=80, host_port=21000 + number)]
         config = pod_config(f"light-{number}", ports=ports)
         timings.time(lambda config=config: cri.run_pod(config))
-    weights = [pss(pid) for pid in processes_named(daemon.tag, ["moorage-shim"])]
-    assert len(weights) == PODS
+    time.sleep(5)  # what a shim had to do is then done
+    weights = shim_weights(daemon.tag)
+    assert PODS <= len(weights) <= PODS + 1  # one may be a spare, for the next pod
     mean = sum(weights) / len(weights) / 2**20
     record_property("pss_mib", mean)
     with capsys.disabled():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from suite.report import Comparison, Report
 from support.cri import CriClient, pod_config
 from support.daemon import Daemon
 from support.images import ImageSpec, push
-from support.measure import Timings, processes_named, pss
+from support.measure import Timings, shim_weights
 from support.peer import Peer
 from support.registry import Registry
 
 PODS = 20
 ROUNDS = 4
+# Between the last call and the weighing: what a shim had to do is then done.
+SETTLE_SECONDS = 5
 SHIMS = ("moorage-shim", "containerd-shim-runc-v2")
 
 
@@ -41,7 +44,7 @@ class Side:
             self.pods.append(self.run.time(lambda config=config: self.client.run_pod(config)))  # type: ignore[misc]
 
     def weigh(self) -> None:
-        self.shims = [pss(pid) / 2**20 for pid in processes_named(self.daemon.tag, SHIMS)]
+        self.shims = [weight / 2**20 for weight in shim_weights(self.daemon.tag, SHIMS)]
 
     def stop_pods(self) -> None:
         for pod in self.pods:
@@ -70,13 +73,16 @@ def run() -> Report:
         for _ in range(ROUNDS):
             for side in (moorage, peer):
                 side.start_pods(PODS // ROUNDS)
+        time.sleep(SETTLE_SECONDS)
         for side in (moorage, peer):
             side.weigh()
+        for side in (moorage, peer):
             side.stop_pods()
     report = Report(
         "Pods",
         f"{PODS} pods on each side, {ROUNDS} alternating rounds, one warm-up pod not counted. CNI: bridge and portmap "
-        "with one host port, on a bridge of its own each. PSS from smaps_rollup while all pods run.",
+        "with one host port, on a bridge of its own each. PSS from smaps_rollup "
+        f"while all pods run, {SETTLE_SECONDS} s after the last call, of a shim and all that it has forked for its own work.",
     )
     for name, target in (("run", 0.6), ("stop", None), ("remove", None)):
         ours, theirs = getattr(moorage, name), getattr(peer, name)

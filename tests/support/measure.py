@@ -23,11 +23,8 @@ def pss(pid: int) -> int:
     raise ValueError(f"no Pss in smaps_rollup of {pid}")
 
 
-def processes_named(tag: str, names: Iterable[str]) -> list[int]:
-    """The pids that carry `tag` and whose kernel name (`comm`, 15 characters) is one of `names`.
-
-    A process that a namesake has forked, such as a shim's helper of a moment, is its parent's and does not count.
-    """
+def processes_named(tag: str, names: Iterable[str]) -> dict[int, int]:
+    """The processes that carry `tag` and whose kernel name (`comm`, 15 characters) is one of `names`: pid and parent."""
     wanted = {name[:15] for name in names}
     found: dict[int, int] = {}
     for pid in tagged_processes(tag):
@@ -35,7 +32,20 @@ def processes_named(tag: str, names: Iterable[str]) -> list[int]:
             stat = Path(f"/proc/{pid}/stat").read_text()
             if stat[stat.index("(") + 1 : stat.rindex(")")] in wanted:
                 found[pid] = int(stat[stat.rindex(")") + 2 :].split()[1])
-    return [pid for pid, parent in found.items() if parent not in found]
+    return found
+
+
+def shim_weights(tag: str, names: Iterable[str] = ("moorage-shim",)) -> list[int]:
+    """The PSS of each shim in bytes; what a shim has forked to work for it, by the same name, is part of it."""
+    processes = processes_named(tag, names)
+    weights = {pid: 0 for pid, parent in processes.items() if parent not in processes}
+    for pid, parent in processes.items():
+        shim = pid if pid in weights else parent
+        while shim not in weights:
+            shim = processes[shim]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            weights[shim] += pss(pid)
+    return list(weights.values())
 
 
 @dataclass
