@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from moorage.introspection import Introspection
     from moorage.leases import Leases
     from moorage.namespaces import Namespaces
+    from moorage.network.definitions import Place
     from moorage.options import ContainerOptions
     from moorage.process import Output
     from moorage.snapshots import Snapshots
     from moorage.tasks import Tasks
     from moorage_api.images import Image
     from moorage_api.transfer import ProgressSink, PullOptions
+    from moorage_api.types import Platform
 
 ADDRESS = "/run/moorage/moorage.sock"
 NAMESPACE = "default"
@@ -41,10 +43,13 @@ _LEASE_HOURS = 24
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the daemon uses where a client does not say: the snapshotter, and the folder of logs (empty: none)."""
+    """What the daemon uses where a client does not say: the snapshotter, and the folders of logs and of volumes (empty:
+    none); and where it keeps networks (None: nowhere)."""
 
     snapshotter: str
     logs: str
+    volumes: str = ""
+    networks: Place | None = None
 
 
 def connect(address: str = "", namespace: str = "") -> Client:
@@ -65,6 +70,20 @@ def connect(address: str = "", namespace: str = "") -> Client:
 
 def _environment(what: str) -> str:
     return os.environ.get(f"MOORAGE_{what}") or os.environ.get(f"CONTAINERD_{what}", "")
+
+
+def _place(exports: Mapping[str, str]) -> Place | None:
+    if not exports:
+        return None
+    from moorage.network.definitions import Place
+
+    return Place(
+        conf_dir=exports["conf_dir"],
+        state=exports["state"],
+        bin_dirs=tuple(exports["bin_dirs"].split(":")),
+        bridge=exports["bridge"],
+        subnets=exports["subnets"],
+    )
 
 
 class Client:
@@ -182,8 +201,13 @@ class Client:
             chosen = next((id for id in order if id in snapshotters), "")
             if not chosen:
                 raise Unavailable(f"the daemon has no snapshotter {wanted or 'at all'}: see its plugins")
-            logs = running.get((_INTERNAL, "logs"))
-            self._defaults = Defaults(chosen, logs.exports.get("root", "") if logs else "")
+            exports = {id: plugin.exports for (type, id), plugin in running.items() if type == _INTERNAL}
+            self._defaults = Defaults(
+                chosen,
+                exports.get("logs", {}).get("root", ""),
+                exports.get("volumes", {}).get("root", ""),
+                _place(exports.get("networks", {})),
+            )
         return self._defaults
 
     async def pull(
@@ -202,12 +226,12 @@ class Client:
         await Transfers(self.session).pull(name, options or PullOptions(), progress)
         return await self.images.get(name)
 
-    async def image(self, reference: str) -> ResolvedImage:
-        """An image that is here, on this machine's platform. `NotFound`, `InvalidArgument` for the reference."""
+    async def image(self, reference: str, platform: Platform | None = None) -> ResolvedImage:
+        """An image that is here, for a platform (this machine's). `NotFound`, `InvalidArgument` for the reference."""
         from moorage.image_config import resolve
         from moorage_api.oci.reference import parse
 
-        return await resolve(self.content, await self.images.get(parse(reference).canonical))
+        return await resolve(self.content, await self.images.get(parse(reference).canonical), platform)
 
     async def create(self, image: str, options: ContainerOptions | None = None) -> ContainerHandle:
         """Make a container of an image that is here; it does not run yet.

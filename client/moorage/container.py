@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from moorage import labels
 from moorage.process import Output, ProcessHandle
 from moorage.stdio import Fifos, remove_kept
+from moorage_api import native
 from moorage_api.containers import Container
-from moorage_api.errors import FailedPrecondition, NotFound
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
 from moorage_api.mounts import Mount
 from moorage_api.oci import spec as oci
 from moorage_api.runtime import Exit, Process, Status, Stdio
@@ -107,7 +108,11 @@ class ContainerHandle:
 
     async def state(self) -> State:
         """Whether it runs, and how it ended."""
-        return state_of(self.record, await self.process())
+        process = await self.process()
+        if process is None:
+            # The daemon may have written down its end, and deleted its task, since this record was read.
+            self.record = await self._client.containers.get(self.id)
+        return state_of(self.record, process)
 
     async def create_task(self, stdio: Stdio, rootfs: Sequence[Mount] = ()) -> ProcessHandle:
         """Create its task, to be started; what is left of an earlier run is cleared away first.
@@ -117,8 +122,35 @@ class ContainerHandle:
         if not rootfs:
             await self._clear()
             rootfs = await self._client.snapshots(self.record.snapshotter).mounts(self.record.snapshot_key)
-        await self._client.tasks.create(self.id, rootfs=rootfs, stdio=stdio, options=self.record.runtime.options)
+        await self._want(native.RUNNING)
+        try:
+            await self._client.tasks.create(self.id, rootfs=rootfs, stdio=stdio, options=self.record.runtime.options)
+        except MoorageError as error:
+            await self._want(native.STOPPED)
+            reason = await asyncio.to_thread(self._network_failure)
+            raise (
+                FailedPrecondition(f"the network of container {self.name}: {reason}") if reason else error
+            ) from error
         return self.main
+
+    async def _want(self, status: str) -> None:
+        """Tell the daemon's restart monitor whether it is to run, where it has a restart policy."""
+        if native.RESTART_POLICY not in self.record.labels:
+            return
+        stopped = "false" if status == native.RUNNING else "true"
+        wanted = {native.RESTART_STATUS: status, native.EXPLICITLY_STOPPED: stopped, native.RESTART_COUNT: "0"}
+        await self._label(wanted)
+
+    async def _label(self, changes: Mapping[str, str]) -> None:
+        """Set labels of its record. One that is gone has nobody to tell."""
+        changed = replace(self.record, labels={**self.record.labels, **changes})
+        with contextlib.suppress(NotFound):
+            self.record = await self._client.containers.update(changed, [f"labels.{key}" for key in changes])
+
+    def _network_failure(self) -> str:
+        from moorage.network.attach import failure
+
+        return failure(native.own_folder(self.record.labels, self.id))
 
     async def start(self, rootfs: Sequence[Mount] = ()) -> int:
         """Start it detached, its output going to its log; returns the pid."""
@@ -133,7 +165,12 @@ class ContainerHandle:
         return await self.main.wait()
 
     async def kill(self, signal: int = SIGKILL) -> None:
-        """Send a signal to its first process. `FailedPrecondition` where it does not run."""
+        """Send a signal to its first process. `FailedPrecondition` where it does not run.
+
+        One that is killed by SIGKILL is not started again by its restart policy.
+        """
+        if signal == SIGKILL:
+            await self._want(native.STOPPED)
         try:
             await self.main.kill(signal)
         except NotFound as error:
@@ -144,28 +181,27 @@ class ContainerHandle:
 
         The task is gone afterwards; the record says how it ended.
         """
+        await self._want(native.STOPPED)
         process = await self.process()
         if process is None or process.status is Status.CREATED:
             await self._discard(process)
             return None
         if process.status is not Status.STOPPED:
-            await self._end(signal or int(self.record.labels.get(labels.STOP_SIGNAL, SIGTERM)), timeout)
+            ended = await self._end(signal or int(self.record.labels.get(labels.STOP_SIGNAL, SIGTERM)), timeout)
+            return await self.finish() or ended
         return await self.finish()
 
     async def finish(self) -> Exit | None:
-        """Delete the ended task and keep how it ended in the record. None where someone else was first."""
+        """Keep how it ended in the record, and delete the task. None where someone else was first, or it runs again."""
         process = await self.process()
+        if process is None or process.status is not Status.STOPPED:
+            return None
+        await self._label({labels.EXIT_STATUS: str(process.exit_status), labels.EXITED_AT: str(process.exited_at)})
         try:
             exit = await self.main.delete()
-        except NotFound:
+        except (NotFound, FailedPrecondition):
             return None
-        if process is not None:
-            remove_kept(process.stdio)
-        status = {labels.EXIT_STATUS: str(exit.status), labels.EXITED_AT: str(exit.at)}
-        changed = replace(self.record, labels={**self.record.labels, **status})
-        # Gone already where it was removed meanwhile: then there is nobody to tell.
-        with contextlib.suppress(NotFound):
-            self.record = await self._client.containers.update(changed, [f"labels.{key}" for key in status])
+        remove_kept(process.stdio)
         return exit
 
     async def remove(self, *, force: bool = False) -> None:
@@ -179,6 +215,7 @@ class ContainerHandle:
                 raise FailedPrecondition(
                     f"container {self.name} is {_STATUS[process.status]}: stop it first, or remove it by force"
                 )
+            await self._want(native.STOPPED)
             # A created one may be starting at this very moment, by a call that was given up.
             if force and process.status is not Status.STOPPED:
                 await self._end(SIGKILL, _KILL_SECONDS)
@@ -247,8 +284,9 @@ class ContainerHandle:
                 await self.main.delete()
             remove_kept(process.stdio)
 
-    async def _end(self, signal: int, timeout: float) -> None:
-        """Signal it, wait `timeout` seconds, then kill it. One that has ended meanwhile is no error."""
+    async def _end(self, signal: int, timeout: float) -> Exit | None:
+        """Signal it, wait `timeout` seconds, then kill it; returns how it ended. None where it had ended, and somebody
+        deleted its task meanwhile."""
         waiting = asyncio.create_task(self.main.wait(), name="moorage wait")
         try:
             for number, patience in ((signal, timeout), (SIGKILL, _KILL_SECONDS)):
@@ -256,9 +294,7 @@ class ContainerHandle:
                     await self.main.kill(number)
                 done, _ = await asyncio.wait([waiting], timeout=patience)
                 if done:
-                    with contextlib.suppress(NotFound):
-                        waiting.result()
-                    return
+                    return None if isinstance(waiting.exception(), NotFound) else waiting.result()
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
@@ -269,9 +305,9 @@ class ContainerHandle:
             os.makedirs(os.path.dirname(self.log_path), mode=0o700, exist_ok=True)
 
     def _remove_log(self) -> None:
-        """Remove the log's folder, if it is this container's own: a label is not trusted with more."""
-        folder = os.path.dirname(self.log_path)
-        if os.path.basename(folder) == self.id:
+        """Remove its log and its other files."""
+        folder = native.own_folder(self.record.labels, self.id)
+        if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
 

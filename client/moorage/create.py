@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +14,16 @@ from typing import TYPE_CHECKING
 from moorage import labels, names
 from moorage.container import ContainerHandle
 from moorage.image_config import ResolvedImage
+from moorage.network.attach import prepare
 from moorage.options import EXTENSION, ContainerOptions, build_spec, pack_options
 from moorage.rootfs import is_root, user_of_mounts
 from moorage.sweep import is_abandoned, sweep
 from moorage.unpack import unpack
+from moorage_api import native
 from moorage_api.containers import Container, Runtime
 from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, MoorageError, NotFound
 from moorage_api.mounts import Mount
+from moorage_api.native import RestartPolicy
 from moorage_api.oci import spec as oci
 
 if TYPE_CHECKING:
@@ -47,26 +51,35 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
         await _check_free(client, names.check_name(options.name))
     id = names.random_id()
     spec = build_spec(options, image.config.config, id)
+    restart = RestartPolicy.parse(options.restart)
     defaults = await client.defaults()
+    if options.auto_remove and restart.name != "no":
+        raise InvalidArgument("a container that is to be removed at its end cannot be restarted: leave one of them out")
     snapshotter = options.snapshotter or defaults.snapshotter
     async with client.leased() as leased:
         mounts = await _prepare(leased, image, snapshotter, id)
+        folder = ""
         try:
             await _set_user(spec, mounts, options.user or image.config.config.user)
             record = Container(
                 id=id,
                 runtime=Runtime(options.runtime),
-                spec=oci.encode(spec),
                 image=image.image.name,
                 snapshotter=snapshotter,
                 snapshot_key=id,
                 labels=_labels(client, image, options, defaults.logs, id),
                 extensions={EXTENSION: pack_options(options)},
             )
-            created = await _store(client, record, options)
+            await asyncio.to_thread(_mount_volumes, spec, options, defaults.volumes, client.namespace, mounts)
+            folder = native.own_folder(record.labels, id)
+            name = record.labels[labels.NAME]
+            await asyncio.to_thread(prepare, spec, options, defaults.networks, client.namespace, id, name, folder)
+            created = await _store(client, replace(record, spec=oci.encode(spec)), options)
         except BaseException:
             with contextlib.suppress(MoorageError):
                 await client.snapshots(snapshotter).remove(id)
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
     return Created(ContainerHandle(client, created), mounts)
 
@@ -79,6 +92,21 @@ async def _prepare(leased: Client, image: ResolvedImage, snapshotter: str, key: 
     except NotFound:
         await unpack(leased.session, image, snapshotter)
         return await snapshots.prepare(key, image.chain_id)
+
+
+def _mount_volumes(
+    spec: oci.Spec, options: ContainerOptions, root: str, namespace: str, mounts: Sequence[Mount]
+) -> None:
+    """Name the folders of named volumes in the specification; those that are not there are made."""
+    if not options.volumes:
+        return
+    from moorage.volumes import Volumes
+
+    volumes = Volumes(root, namespace)
+    for volume in options.volumes:
+        mode = "ro" if volume.read_only else "rw"
+        path = volumes.ensure(volume.name, volume.target, mounts).path
+        oci.add_mount(spec, volume.target, path, options=("rbind", "rprivate", mode))
 
 
 async def _set_user(spec: oci.Spec, mounts: Sequence[Mount], user: str) -> None:
@@ -99,6 +127,11 @@ def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, log
         found[labels.LOG_PATH] = os.path.join(logs, client.namespace, id, LOG_FILE)
     if options.auto_remove:
         found[labels.AUTO_REMOVE] = "true"
+    policy = RestartPolicy.parse(options.restart)
+    if policy.name != "no":
+        found[native.RESTART_POLICY] = str(policy)
+        if logs:
+            found[native.RESTART_LOG] = f"cri://{found[labels.LOG_PATH]}"
     stop_signal = options.stop_signal or image.config.config.stop_signal
     if stop_signal:
         found[labels.STOP_SIGNAL] = str(signal_number(stop_signal))

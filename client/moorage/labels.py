@@ -1,15 +1,11 @@
-"""The labels by which clients of Moorage know their containers."""
+"""Labels of containers, as clients use them."""
 
 from __future__ import annotations
 
 from moorage_api.containers import Container
+from moorage_api.native import AUTO_REMOVE, EXIT_STATUS, EXITED_AT, LOG_PATH, NAME, STOP_SIGNAL
 
-NAME = "moorage.io/name"
-LOG_PATH = "moorage.io/log-path"
-EXIT_STATUS = "moorage.io/exit-status"
-EXITED_AT = "moorage.io/exited-at"
-STOP_SIGNAL = "moorage.io/stop-signal"
-AUTO_REMOVE = "moorage.io/auto-remove"
+__all__ = ["AUTO_REMOVE", "EXITED_AT", "EXIT_STATUS", "LOG_PATH", "NAME", "STOP_SIGNAL", "fitting", "name_of"]
 
 _LABEL_MAX = 4096
 

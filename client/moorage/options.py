@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from moorage.network.ports import Port
 from moorage_api.containers import Container
-from moorage_api.errors import InvalidArgument
+from moorage_api.errors import FailedPrecondition, InvalidArgument
 from moorage_api.oci import capabilities, devices, seccomp
 from moorage_api.oci import spec as oci
 from moorage_api.oci.image import RunConfig
@@ -20,9 +23,11 @@ EXTENSION = "moorage.io/options"
 _OPTIONS_TYPE = "moorage.io/container-options"
 RUNTIME = "io.containerd.runc.v2"
 CGROUP_PARENT = "/moorage"
-NETWORKS = ("none", "host")
 _HOST_FILES = ("/etc/hosts", "/etc/resolv.conf")
 _CPU_PERIOD = 100_000
+_INITS = ("docker-init", "tini-static")
+_INIT_TARGET = "/sbin/docker-init"
+_UNLIMITED = 1 << 64
 _MEMORY_LEAST = 6 << 20
 
 
@@ -43,12 +48,25 @@ class Tmpfs:
     options: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A named volume inside the container; it is made where there is none of that name."""
+
+    name: str
+    target: str
+    read_only: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class ContainerOptions:
     """How to make a container from an image. What is empty is as the image says, or the default.
 
-    `memory` is bytes and `cpus` processors, zero for no limit; `pids_limit` zero for none. `entrypoint` None keeps the
-    image's own, an empty sequence removes it. `cgroup_parent` is an absolute path below the cgroup root.
+    `network` is `none`, `host`, `bridge` or the name of a network; `publish` are ports of the host that lead to it;
+    `extra_hosts` are `NAME:ADDRESS`; `dns` name servers in place of the host's. `restart` is `no`, `always`,
+    `unless-stopped` or `on-failure[:TIMES]`; `init` puts a small init process in front of the command. `ulimits` are
+    `NAME=SOFT[:HARD]`, `shm_size` the bytes of /dev/shm (0: 64 MiB). `memory` is bytes and `cpus` processors, zero for
+    no limit; `pids_limit` zero for none. `entrypoint` None keeps the image's own, an empty sequence removes it.
+    `volumes` are named ones. `cgroup_parent` is an absolute path below the cgroup root.
     """
 
     name: str = ""
@@ -60,9 +78,13 @@ class ContainerOptions:
     hostname: str = ""
     network: str = "none"
     terminal: bool = False
+    publish: Sequence[Port] = ()
+    dns: Sequence[str] = ()
+    extra_hosts: Sequence[str] = ()
     privileged: bool = False
     read_only: bool = False
     binds: Sequence[Bind] = ()
+    volumes: Sequence[Volume] = ()
     tmpfs: Sequence[Tmpfs] = ()
     devices: Sequence[str] = ()
     cap_add: Sequence[str] = ()
@@ -73,6 +95,10 @@ class ContainerOptions:
     no_new_privileges: bool = False
     seccomp: bool = True
     stop_signal: str = ""
+    restart: str = "no"
+    init: bool = False
+    ulimits: Sequence[str] = ()
+    shm_size: int = 0
     auto_remove: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     runtime: str = RUNTIME
@@ -116,6 +142,8 @@ def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spe
     _set_network(spec, options)
     _set_mounts(spec, options)
     _set_limits(spec, options)
+    if options.init:
+        _set_init(spec)
     return spec
 
 
@@ -147,8 +175,11 @@ def _set_privileges(spec: oci.Spec, options: ContainerOptions) -> None:
 
 
 def _set_network(spec: oci.Spec, options: ContainerOptions) -> None:
-    if options.network not in NETWORKS:
-        raise InvalidArgument(f"unknown network {options.network!r}: expected {' or '.join(NETWORKS)}")
+    if options.publish and options.network in ("none", "host"):
+        raise InvalidArgument(f"the network {options.network} has no ports to publish: use bridge, or one of your own")
+    for entry in options.extra_hosts:
+        if not all(entry.partition(":")):
+            raise InvalidArgument(f"invalid entry for the hosts file {entry!r}: expected NAME:ADDRESS")
     if options.network == "host":
         oci.host_namespace(spec, "network")
         for path in _HOST_FILES:
@@ -157,6 +188,9 @@ def _set_network(spec: oci.Spec, options: ContainerOptions) -> None:
 
 
 def _set_mounts(spec: oci.Spec, options: ContainerOptions) -> None:
+    if options.shm_size:
+        shm = ("nosuid", "noexec", "nodev", "mode=1777", f"size={options.shm_size}")
+        oci.add_mount(spec, "/dev/shm", "shm", type="tmpfs", options=shm)
     for tmpfs in options.tmpfs:
         target = _absolute(tmpfs.target, "the target of a tmpfs")
         base = ("noexec", "nosuid", "nodev")
@@ -180,6 +214,33 @@ def _set_limits(spec: oci.Spec, options: ContainerOptions) -> None:
         resources["cpu"] = {"quota": round(options.cpus * _CPU_PERIOD), "period": _CPU_PERIOD}
     if options.pids_limit > 0:
         resources["pids"] = {"limit": options.pids_limit}
+    for ulimit in options.ulimits:
+        oci.set_rlimit(spec, *_ulimit(ulimit))
+
+
+def _ulimit(text: str) -> tuple[str, int, int]:
+    """`nofile=1024:2048` as the type, the soft and the hard limit; -1 is none."""
+    name, _, limits = text.partition("=")
+    soft, _, hard = limits.partition(":")
+    kind = f"RLIMIT_{name.upper()}"
+    try:
+        low, high = int(soft), int(hard or soft)
+    except ValueError:
+        raise InvalidArgument(f"invalid ulimit {text!r}: expected NAME=SOFT[:HARD], as nofile=1024:2048") from None
+    if not hasattr(resource, kind):
+        raise InvalidArgument(f"invalid ulimit {text!r}: the kernel has no limit {name!r}")
+    if high != -1 and (low > high or low == -1):
+        raise InvalidArgument(f"invalid ulimit {text!r}: the soft limit is above the hard one")
+    return kind, low % _UNLIMITED, high % _UNLIMITED
+
+
+def _set_init(spec: oci.Spec) -> None:
+    """Run the command under a small init that reaps what it leaves and passes signals on. `FailedPrecondition`."""
+    program = next((path for path in map(shutil.which, _INITS) if path), None)
+    if program is None:
+        raise FailedPrecondition(f"--init needs one of {', '.join(_INITS)} on this machine")
+    oci.add_mount(spec, _INIT_TARGET, os.path.realpath(program), options=("bind", "ro"))
+    spec["process"]["args"] = [_INIT_TARGET, "--", *spec["process"]["args"]]
 
 
 def _absolute(path: str, what: str) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from moorage_api.errors import FailedPrecondition, MoorageError
 from moorage_api.linux import mount, syscalls
 from moorage_api.mounts import Mount
 from moorage_api.oci.user import Accounts, User
+
+T = TypeVar("T")
 
 _WRITABLE = ("upperdir=", "workdir=")
 
@@ -21,21 +24,35 @@ def user_of_mounts(mounts: Sequence[Mount], user: str) -> User:
     Blocks. The files are read in a mount namespace of a thread of its own, so that nothing is left on the host
     whatever happens. `NotFound` for a name that is not there, `FailedPrecondition` where mounting is not allowed.
     """
-    outcome: list[User | MoorageError] = []
+    return with_rootfs(read_only(mounts), f"find the user {user!r}", lambda root: _read(root, user))
+
+
+def with_rootfs(mounts: Sequence[Mount], what: str, work: Callable[[str], T]) -> T:
+    """Call `work` with a folder where `mounts` are, in a mount namespace of a thread of its own: nobody else sees the
+    mount, and it ends with the thread whatever happens. Programs that `work` runs see it, too.
+
+    Blocks. `FailedPrecondition`, naming `what`, where mounting is not allowed or reading fails; errors of `work`.
+    """
+    outcome: list[T] = []
+    failure: list[MoorageError] = []
 
     def run() -> None:
         try:
-            outcome.append(_read_mounted(mounts, user))
+            syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_NEWNS)
+            syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+            # Any folder will do that is there everywhere.
+            mount.mount_all(mounts, "/sys")
+            outcome.append(work("/sys"))
         except MoorageError as error:
-            outcome.append(error)
+            failure.append(error)
         except OSError as error:
-            outcome.append(FailedPrecondition(f"cannot read the users of the image, to find {user!r}: {error}"))
+            failure.append(FailedPrecondition(f"cannot {what} in the image: {error}"))
 
-    thread = threading.Thread(target=run, name="moorage-users")
+    thread = threading.Thread(target=run, name="moorage-rootfs")
     thread.start()
     thread.join()
-    if isinstance(outcome[0], MoorageError):
-        raise outcome[0]
+    if failure:
+        raise failure[0]
     return outcome[0]
 
 
@@ -52,12 +69,18 @@ def is_root(user: str) -> bool:
     return user in ("", "0", "0:0", "root", "root:root")
 
 
-def _read_mounted(mounts: Sequence[Mount], user: str) -> User:
-    syscalls.unshare(syscalls.CLONE_FS | syscalls.CLONE_NEWNS)
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-    # The mount is seen by this thread alone and goes with it, so any folder will do that is there everywhere.
-    mount.mount_all([_read_only(entry) for entry in mounts], "/sys")
-    return _read("/sys", user)
+def read_only(mounts: Sequence[Mount]) -> list[Mount]:
+    """The same root file system, to be read; what is mounted elsewhere for writing stays undisturbed."""
+    return [_read_only(entry) for entry in mounts]
+
+
+def open_inside(root: str, path: str, flags: int) -> int:
+    """Open `path` as a process whose root is `root` sees it: no symbolic link leads out. `OSError`."""
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return syscalls.openat2(folder, path, flags | os.O_CLOEXEC, resolve=syscalls.RESOLVE_IN_ROOT)
+    finally:
+        os.close(folder)
 
 
 def _read_only(entry: Mount) -> Mount:

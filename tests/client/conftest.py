@@ -28,7 +28,8 @@ class Cli:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**self.daemon.environment, "MOORAGE_NAMESPACE": self.namespace}
+        # Without a network where a test asks for none: what makes one runs several programs.
+        return {**self.daemon.environment, "MOORAGE_NAMESPACE": self.namespace, "MOORAGE_NETWORK": "none"}
 
     def call(self, *words: str, input: str = "") -> inprocess.Done:
         """Run it to its end, whatever its exit code."""

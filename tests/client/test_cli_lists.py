@@ -165,7 +165,7 @@ def test_the_daemon_tells_of_itself(cli: Cli) -> None:
     [
         (["run", "Bad:Reference"], 125, "invalid reference"),
         (["pull", "127.0.0.1:1/nobody:1"], 1, "127.0.0.1:1"),
-        (["run", "--network", "nowhere", "IMAGE", "true"], 125, "unknown network"),
+        (["run", "--network", "nowhere", "IMAGE", "true"], 125, "no such network"),
         (["run", "-u", "stranger", "IMAGE", "true"], 125, "stranger"),
         (["run", "--name", "no good", "IMAGE", "true"], 125, "invalid container name"),
         (["run", "--memory", "much", "IMAGE", "true"], 125, "invalid size"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import moorage
-from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from moorage_api.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from support.daemon import Daemon
 
 
@@ -87,7 +87,7 @@ async def test_what_fails_leaves_nothing(shared_daemon: Daemon, busybox: str) ->
     async with await connected(shared_daemon, "failing", busybox) as client:
         with pytest.raises(NotFound, match="stranger"):
             await client.create(busybox, moorage.ContainerOptions(user="stranger"))
-        with pytest.raises(InvalidArgument, match="unknown network"):
+        with pytest.raises(NotFound, match="no such network"):
             await client.create(busybox, moorage.ContainerOptions(network="nowhere"))
         with pytest.raises(moorage.MoorageError, match="no-such-program"):
             await client.run(busybox, ["no-such-program"])

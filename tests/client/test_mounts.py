@@ -18,7 +18,7 @@ def test_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "new/folder").is_dir()
 
 
-@pytest.mark.parametrize("text", ["", "/a", "/a:", "/a:b", "name:/data", "/a:/b:xx", "/a:/b:ro:z", "/dev/null/x:/b"])
+@pytest.mark.parametrize("text", ["", "/a", "/a:", "/a:b", "na/me:/data", "/a:/b:xx", "/a:/b:ro:z", "/dev/null/x:/b"])
 def test_what_is_no_volume_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid volume"):
         parse_volume(text)
@@ -34,7 +34,13 @@ def test_mounts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["type=volume,target=/x", "type=tmpfs", "type=tmpfs,target=/x,colour=red", "type=bind,source=/nowhere,target=/x"],
+    [
+        "type=volume,target=/x",
+        "type=image,target=/x",
+        "type=tmpfs",
+        "type=tmpfs,target=/x,colour=red",
+        "type=bind,source=/nowhere,target=/x",
+    ],
 )
 def test_what_is_no_mount_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid mount"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from moorage.network.ports import Port
 from moorage.options import Bind, ContainerOptions, Tmpfs, build_spec
 from moorage_api.errors import InvalidArgument
 from moorage_api.oci.image import RunConfig
@@ -89,7 +90,10 @@ def test_privileges() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"network": "bridge9"}, "unknown network"),
+        ({"network": "none", "publish": [Port(80, 80)]}, "no ports to publish"),
+        ({"ulimits": ["nofile=2:1"]}, "soft limit"),
+        ({"ulimits": ["nothing=1"]}, "no limit"),
+        ({"extra_hosts": ["name"]}, "expected NAME:ADDRESS"),
         ({"workdir": "relative"}, "absolute path"),
         ({"memory": 1024}, "at least 6 MiB"),
         ({"cpus": 4096.0}, "cpus is 4096"),

@@ -57,6 +57,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
 def call(peer: Peer, *words: str, input: str = "") -> inprocess.Done:
     environment = {
         **{key: value for key, value in peer.environment.items() if not key.startswith("MOORAGE_ADDRESS")},
+        "MOORAGE_NETWORK": "none",
         "MOORAGE_CGROUP_PARENT": f"/{peer.cgroup_parent}",
     }
     return inprocess.call(execute, words, environment, input)

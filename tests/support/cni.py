@@ -18,6 +18,7 @@ class Network:
     conf_dir: Path
     bridge: str
     subnet: str
+    pool: str
 
     def remove(self) -> None:
         """Delete the bridge, and the rules that plugins made for pods that nobody took down; harmless without any."""
@@ -39,10 +40,12 @@ def remove_rules(network: str) -> None:
 
 
 def write_bridge(folder: Path, id: str) -> Network:
-    """Write a conflist of bridge and portmap; `id` (hex) makes the bridge's name and its /24 in 10.200.0.0/13 unique."""
+    """Write a conflist of bridge and portmap; `id` (hex) makes the bridge's name and its /24 in 10.200.0.0/13 unique, and a
+    /24 in 10.208.0.0/13 for the networks of the command line."""
     number = int(id[:5], 16) % (1 << 11)
     subnet = f"10.{200 + number // 256}.{number % 256}.0/24"
-    network = Network(folder / "conf", f"mr-{id}", subnet)
+    pool = f"10.{208 + number // 256}.{number % 256}.0/24"
+    network = Network(folder / "conf", f"mr-{id}", subnet, pool)
     network.conf_dir.mkdir(parents=True)
     ipam = {
         "type": "host-local",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -55,6 +56,11 @@ cgroup_parent = "/{self.cgroup_parent}"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dirs = ["{CNI_BIN}"]
 conf_dir = "{self.network.conf_dir}"
+
+[plugins."io.containerd.internal.v1.networks"]
+bin_dirs = ["{CNI_BIN}"]
+bridge = "mr-{self.id}n"
+subnets = "{self.network.pool}"
 
 """
 
@@ -135,7 +141,15 @@ conf_dir = "{self.network.conf_dir}"
             self.kill()
         sweep(self.folder, self.tag, self.cgroup_parent)
         self.network.remove()
+        self._remove_bridges()
         shutil.rmtree(self.folder)
+
+    def _remove_bridges(self) -> None:
+        """Remove the bridges of the command line's networks, which stay for the next container."""
+        files = (self.root / "io.containerd.internal.v1.networks" / "conf").glob("*/*.conflist")
+        names = [json.loads(file.read_text())["name"] for file in files]
+        for name in (f"mr-{self.id}n", *names):
+            subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -31,6 +31,8 @@ VERBS = {
     "inspect": "inspect:inspect",
     "kill": "lifecycle:kill",
     "logs": "logs:logs",
+    "namespace": "namespaces:ns",
+    "network": "networks:network",
     "ns": "namespaces:ns",
     "plugin": "plugin:plugin",
     "plugins": "system:plugins",
@@ -41,6 +43,7 @@ VERBS = {
     "run": "run:run",
     "start": "lifecycle:start",
     "stop": "lifecycle:stop",
+    "volume": "volumes:volume",
     "version": "system:version",
     "wait": "lifecycle:wait",
 }

@@ -61,19 +61,19 @@ async def pull_shown(app: App, reference: str, options: PullOptions | None = Non
     return image
 
 
-async def ensure(app: App, reference: str, policy: str) -> ResolvedImage:
+async def ensure(app: App, reference: str, policy: str, platform: str = "") -> ResolvedImage:
     """The image to run: pulled where the policy (`missing`, `always`, `never`) says so. `NotFound` for `never`."""
-    if policy == "always":
-        await pull_shown(app, reference)
-        return await app.client.image(reference)
-    try:
-        return await app.client.image(reference)
-    except NotFound:
-        if policy == "never":
-            raise
-    warn(f"Unable to find image '{references.parse(reference).familiar}' locally")
-    await pull_shown(app, reference)
-    return await app.client.image(reference)
+    wanted = parse_platform(platform) if platform else None
+    options = PullOptions(platforms=(wanted,) if wanted else (), credentials=stored_credentials())
+    if policy != "always":
+        try:
+            return await app.client.image(reference, wanted)
+        except NotFound:
+            if policy == "never":
+                raise
+        warn(f"Unable to find image '{references.parse(reference).familiar}' locally")
+    await pull_shown(app, reference, options)
+    return await app.client.image(reference, wanted)
 
 
 @dataclass(frozen=True, slots=True)

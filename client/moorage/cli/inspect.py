@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,8 +16,12 @@ from moorage.cli.output import print_object
 from moorage.cli.units import rfc3339
 from moorage.container import ContainerHandle, State
 from moorage.image_config import ResolvedImage
-from moorage.options import options_of
+from moorage.network.attach import attached
+from moorage.network.plan import Attached
+from moorage.network.ports import Port
+from moorage.options import ContainerOptions, options_of
 from moorage_api.errors import InvalidArgument, MoorageError, NotFound
+from moorage_api.native import RestartPolicy, restart_count
 from moorage_api.oci import spec as oci
 
 
@@ -46,7 +51,7 @@ async def inspect(app: App, names: tuple[str, ...], kind: str | None) -> int:
 async def _inspect(app: App, name: str, kind: str | None) -> dict[str, Any]:
     if kind != "image":
         try:
-            return await _container(await find(app.client, name))
+            return await _container(app, await find(app.client, name))
         except NotFound:
             if kind == "container":
                 raise
@@ -58,12 +63,14 @@ async def _inspect(app: App, name: str, kind: str | None) -> dict[str, Any]:
         raise NotFound(f"no such container or image: {name} (in the namespace {app.client.namespace!r})") from error
 
 
-async def _container(container: ContainerHandle) -> dict[str, Any]:
+async def _container(app: App, container: ContainerHandle) -> dict[str, Any]:
     record, state = container.record, await container.state()
     spec = oci.decode(record.spec)
     process: dict[str, Any] = spec.get("process", {})
     args: list[str] = list(process.get("args", ()))
     options = options_of(record)
+    place = (await app.client.defaults()).networks
+    network = attached(place, app.client.namespace, record.id)
     return {
         "Id": record.id,
         "Created": rfc3339(record.created_at),
@@ -74,7 +81,7 @@ async def _container(container: ContainerHandle) -> dict[str, Any]:
         "LogPath": container.log_path,
         "Name": container.name,
         "Driver": record.snapshotter,
-        "HostConfig": _host_config(spec, options.network if options else ""),
+        "HostConfig": _host_config(spec, options),
         "Mounts": _mounts(spec),
         "Config": {
             "Hostname": spec.get("hostname", ""),
@@ -86,6 +93,8 @@ async def _container(container: ContainerHandle) -> dict[str, Any]:
             "WorkingDir": process.get("cwd", ""),
             "Labels": dict(record.labels),
         },
+        "NetworkSettings": _network_settings(network, options),
+        "RestartCount": restart_count(record.labels),
         "Runtime": record.runtime.name,
         "SnapshotKey": record.snapshot_key,
         "Options": asdict(options) if options else None,
@@ -104,19 +113,53 @@ def _state(state: State) -> dict[str, Any]:
     }
 
 
-def _host_config(spec: dict[str, Any], network: str) -> dict[str, Any]:
+def _host_config(spec: dict[str, Any], options: ContainerOptions | None) -> dict[str, Any]:
     linux: dict[str, Any] = spec.get("linux", {})
     resources: dict[str, Any] = linux.get("resources", {})
     cpu: dict[str, Any] = resources.get("cpu", {})
     period, quota = cpu.get("period", 0), cpu.get("quota", 0)
     return {
-        "NetworkMode": network,
+        "NetworkMode": options.network if options else "",
+        "PortBindings": _bindings(options.publish if options else ()),
+        "RestartPolicy": _restart_policy(options.restart if options else "no"),
+        "AutoRemove": bool(options and options.auto_remove),
+        "Privileged": bool(options and options.privileged),
+        "Init": bool(options and options.init),
         "Memory": resources.get("memory", {}).get("limit", 0),
         "NanoCpus": quota * 10**9 // period if period else 0,
         "PidsLimit": resources.get("pids", {}).get("limit", 0),
         "ReadonlyRootfs": bool(spec.get("root", {}).get("readonly")),
         "CgroupParent": linux.get("cgroupsPath", "").rpartition("/")[0],
     }
+
+
+def _restart_policy(text: str) -> dict[str, Any]:
+    policy = RestartPolicy.parse(text)
+    return {"Name": policy.name, "MaximumRetryCount": policy.retries}
+
+
+def _bindings(ports: Sequence[Port]) -> dict[str, list[dict[str, str]]]:
+    """By port of the container, as docker has them."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for port in ports:
+        key = f"{port.container}/{port.protocol}"
+        found.setdefault(key, []).append({"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host)})
+    return found
+
+
+def _network_settings(network: Attached | None, options: ContainerOptions | None) -> dict[str, Any]:
+    """What it has of its network now; empty where it does not run."""
+    own: dict[str, Any] = {"IPAddress": "", "Gateway": "", "MacAddress": ""}
+    if network is not None:
+        interfaces = network.result.get("interfaces", ())
+        own = {
+            "IPAddress": network.address,
+            "Gateway": next((entry["gateway"] for entry in network.result.get("ips", ()) if "gateway" in entry), ""),
+            "MacAddress": next((entry["mac"] for entry in interfaces if entry.get("sandbox")), ""),
+        }
+    name = options.network if options else ""
+    ports = _bindings(network.plan.ports) if network is not None else {}
+    return {**own, "Ports": ports, "Networks": {name: own} if name else {}}
 
 
 def _mounts(spec: dict[str, Any]) -> list[dict[str, Any]]:

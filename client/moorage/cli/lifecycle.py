@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 import click
 
 from moorage.cli.app import App, connected
-from moorage.cli.errors import FAILURE, CommandError, start_failure
+from moorage.cli.each import for_each
+from moorage.cli.errors import CommandError, start_failure
 from moorage.cli.find import find
 from moorage.cli.foreground import Console, attach
 from moorage.cli.terminal import DETACH_KEYS
 from moorage.container import STOP_SECONDS, ContainerHandle
 from moorage.create import signal_number
-from moorage_api.errors import MoorageError, NotFound
+from moorage_api.errors import MoorageError
 from moorage_api.oci import spec as oci
 
 _CONTAINERS = click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")
@@ -119,16 +120,9 @@ async def _each(
     missing_ok: bool = False,
     answer: bool = False,
 ) -> int:
-    """Do `action` on each, one after the other; print what was given, or with `answer` the result. What fails is told
-    and does not stop the rest. Returns the exit code."""
-    failed = 0
-    for wanted in containers:
-        try:
-            result = await action(await find(app.client, wanted))
-            print(result if answer else wanted)
-        except MoorageError as error:
-            if missing_ok and isinstance(error, NotFound):
-                continue
-            failed = FAILURE
-            app.tell(error)
-    return failed
+    """Do `action` on each container, as `for_each` does."""
+
+    async def one(wanted: str) -> object:
+        return await action(await find(app.client, wanted))
+
+    return await for_each(app, containers, one, missing_ok=missing_ok, answer=answer)

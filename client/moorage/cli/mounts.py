@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 
-from moorage.options import Bind, Tmpfs
+from moorage.options import Bind, Tmpfs, Volume
+from moorage.volumes import check_volume_name
 from moorage_api.errors import InvalidArgument
 
 _MODES = {"": False, "rw": False, "ro": True, "z": False, "Z": False}
 
 
-def parse_volume(text: str) -> Bind:
-    """`HOST:CONTAINER[:ro]`; a folder of the host that is not there is made, as docker does. `InvalidArgument`."""
+def parse_volume(text: str) -> Bind | Volume:
+    """`HOST:CONTAINER[:ro]`, or a volume's `NAME:CONTAINER[:ro]`. `InvalidArgument`.
+
+    A folder of the host that is not there is made, as docker does.
+    """
     source, *rest = text.split(":")
     if len(rest) not in (1, 2) or not source or not rest[0].startswith("/"):
         raise InvalidArgument(f"invalid volume {text!r}: expected HOST:CONTAINER[:ro], both absolute paths")
-    if not source.startswith(("/", ".", "~")):
-        raise InvalidArgument(f"invalid volume {text!r}: named volumes are not supported, give a path of the host")
     read_only = False
     for mode in rest[1].split(",") if len(rest) == 2 else ():
         if mode not in _MODES:
             raise InvalidArgument(f"invalid volume {text!r}: unknown mode {mode!r}, expected ro or rw")
         read_only = read_only or _MODES[mode]
+    if not source.startswith(("/", ".", "~")):
+        return Volume(check_volume_name(source), rest[0], read_only)
     path = os.path.abspath(os.path.expanduser(source))
     try:
         if not os.path.exists(path):
@@ -37,8 +41,8 @@ def parse_tmpfs(text: str) -> Tmpfs:
     return Tmpfs(target, tuple(options.split(",")) if options else ())
 
 
-def parse_mount(text: str) -> Bind | Tmpfs:
-    """`type=bind,source=…,target=…[,readonly]` or `type=tmpfs,target=…[,tmpfs-size=…]`. `InvalidArgument`."""
+def parse_mount(text: str) -> Bind | Tmpfs | Volume:
+    """`type=bind|volume,source=…,target=…[,readonly]` or `type=tmpfs,target=…[,tmpfs-size=…]`. `InvalidArgument`."""
     fields: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = part.partition("=")
@@ -52,14 +56,19 @@ def parse_mount(text: str) -> Bind | Tmpfs:
             for key, name in (("tmpfs-size", "size"), ("tmpfs-mode", "mode"))
             if key in fields
         ]
-        mount: Bind | Tmpfs = Tmpfs(target, ("noexec", "nosuid", "nodev", *options))
+        mount: Bind | Tmpfs | Volume = Tmpfs(target, ("noexec", "nosuid", "nodev", *options))
     elif kind == "bind":
         read_only = _one(fields, "readonly", "ro") in ("true", "1")
         if not os.path.exists(source):
             raise InvalidArgument(f"invalid mount {text!r}: the source {source!r} is not there")
         mount = Bind(os.path.abspath(source), target, read_only)
+    elif kind == "volume" and source:
+        mount = Volume(check_volume_name(source), target, _one(fields, "readonly", "ro") in ("true", "1"))
     else:
-        raise InvalidArgument(f"invalid mount {text!r}: the type {kind!r} is not supported, expected bind or tmpfs")
+        wrong = (
+            "the volume has no name" if kind == "volume" else f"unknown type {kind!r}, expected bind, volume or tmpfs"
+        )
+        raise InvalidArgument(f"invalid mount {text!r}: {wrong}")
     if fields or not target:
         wrong = f"unknown key {next(iter(fields))!r}" if fields else "the target is missing"
         raise InvalidArgument(f"invalid mount {text!r}: {wrong}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.errors import FAILURE
+from moorage.cli.each import for_each
 from moorage.cli.output import print_rows
-from moorage_api.errors import InvalidArgument, MoorageError
+from moorage_api.errors import InvalidArgument
 
 _COLUMNS = {"NAME": "Name", "LABELS": "Labels"}
 
@@ -53,12 +53,4 @@ async def create(app: App, name: str, labels: tuple[str, ...]) -> None:
 @connected()
 async def remove(app: App, names: tuple[str, ...]) -> int:
     """Remove empty ones."""
-    failed = 0
-    for name in names:
-        try:
-            await app.client.namespaces.delete(name)
-            print(name)
-        except MoorageError as error:
-            failed = FAILURE
-            app.tell(error)
-    return failed
+    return await for_each(app, names, app.client.namespaces.delete)

@@ -15,6 +15,7 @@ from moorage.cli.app import App, connected, formatted
 from moorage.cli.output import print_rows, shorten
 from moorage.cli.units import human_duration, local_time
 from moorage.container import State, state_of, uptime
+from moorage.options import options_of
 from moorage.sweep import is_abandoned, sweep
 from moorage_api.containers import Container
 from moorage_api.errors import InvalidArgument
@@ -76,7 +77,7 @@ def row(record: Container, state: State, *, no_trunc: bool = False) -> dict[str,
         "RunningFor": f"{human_duration(age)} ago",
         "Status": status_text(state),
         "State": state.status,
-        "Ports": "",
+        "Ports": _ports(record) if state.running else "",
         "Names": record.labels.get(labels.NAME, ""),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(record.labels.items())),
     }
@@ -93,6 +94,11 @@ def status_text(state: State) -> str:
     up = uptime(state.pid)
     text = f"Up {human_duration(up)}" if up is not None else "Up"
     return f"{text} (Paused)" if state.status == "paused" else text
+
+
+def _ports(record: Container) -> str:
+    options = options_of(record)
+    return ", ".join(map(str, options.publish)) if options else ""
 
 
 def _command(record: Container) -> str:

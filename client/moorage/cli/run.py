@@ -14,12 +14,14 @@ from moorage.cli.errors import DAEMON_ERROR, start_failure
 from moorage.cli.foreground import Console, attach
 from moorage.cli.images import ensure
 from moorage.cli.mounts import parse_mount, parse_tmpfs, parse_volume
+from moorage.cli.pairs import pairs
 from moorage.cli.terminal import DETACH_KEYS
 from moorage.cli.units import parse_size
 from moorage.create import Created
 from moorage.create import create as create_container
-from moorage.options import CGROUP_PARENT, RUNTIME, Bind, ContainerOptions, Tmpfs
-from moorage_api.errors import InvalidArgument, MoorageError
+from moorage.network.ports import parse as parse_ports
+from moorage.options import CGROUP_PARENT, RUNTIME, Bind, ContainerOptions, Tmpfs, Volume
+from moorage_api.errors import InvalidArgument, MoorageError, NotFound
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("image"),
@@ -30,18 +32,33 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--name", default="", help="Its name; random unless given."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable."),
     click.option("--env-file", multiple=True, metavar="FILE", help="Set the variables of a file."),
-    click.option("-v", "--volume", multiple=True, metavar="HOST:CONTAINER[:ro]", help="Bind a folder or file."),
-    click.option("--mount", multiple=True, metavar="type=…,source=…,target=…", help="Mount a bind or a tmpfs."),
+    click.option(
+        "-v", "--volume", multiple=True, metavar="SOURCE:CONTAINER[:ro]", help="Mount a folder, file or volume."
+    ),
+    click.option(
+        "--mount", multiple=True, metavar="type=…,source=…,target=…", help="Mount a bind, a volume or a tmpfs."
+    ),
     click.option("--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="A file system in memory."),
     click.option("-w", "--workdir", default="", help="Its working directory."),
     click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Who it runs as."),
     click.option("--entrypoint", default=None, help="In place of the image's; empty for none."),
-    click.option("--network", "--net", default="none", show_default=True, help="none or host."),
+    click.option(
+        "--network", "--net", default="bridge", envvar="MOORAGE_NETWORK", show_default=True, metavar="NETWORK"
+    ),
+    click.option(
+        "-p", "--publish", multiple=True, metavar="[[IP:]HOST:]CONTAINER", help="Let a port of the host lead in."
+    ),
+    click.option("--dns", multiple=True, metavar="ADDRESS", help="A name server in place of the host's."),
+    click.option("--add-host", multiple=True, metavar="NAME:ADDRESS", help="A line of /etc/hosts."),
+    click.option("--restart", default="no", show_default=True, help="no, always, unless-stopped, on-failure[:TIMES]."),
+    click.option("--init", is_flag=True, help="Run it under a small init that reaps processes."),
     click.option("-h", "--hostname", default="", help="Its host name; the short id unless given."),
     click.option("--privileged", is_flag=True, help="All that the host has."),
     click.option("--read-only", is_flag=True, help="Its root file system cannot be written."),
     click.option("-m", "--memory", default="", help="Limit of memory, as 512m."),
     click.option("--cpus", type=float, default=0.0, help="Limit of processors, as 1.5."),
+    click.option("--shm-size", default="", help="Size of /dev/shm, as 128m."),
+    click.option("--ulimit", multiple=True, metavar="NAME=SOFT[:HARD]", help="A limit, as nofile=1024:2048."),
     click.option("--pids-limit", type=int, default=0, help="Limit of processes and threads."),
     click.option("--cap-add", multiple=True, help="Add a capability, or ALL."),
     click.option("--cap-drop", multiple=True, help="Drop a capability, or ALL."),
@@ -50,6 +67,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Add a label."),
     click.option("--stop-signal", default="", help="What stop sends."),
     click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", show_default=True),
+    click.option("--platform", default="", help="os/architecture[/variant] of the image."),
     click.option("--runtime", default=RUNTIME, show_default=True, help="The shim's name."),
     click.option("--snapshotter", default="", help="Use this snapshotter."),
     click.option("--cgroup-parent", default=CGROUP_PARENT, envvar="MOORAGE_CGROUP_PARENT", show_default=True),
@@ -75,19 +93,18 @@ _CONTEXT: Mapping[str, Any] = {"allow_interspersed_args": False, "help_option_na
 @click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to it.")
 @connected(failure=DAEMON_ERROR)
 async def run(
-    app: App, /, image: str, pull: str, detach: bool, detach_keys: str, sig_proxy: bool, **flags: Any
+    app: App, /, image: str, pull: str, platform: str, detach: bool, detach_keys: str, sig_proxy: bool, **flags: Any
 ) -> int | None:
     """Run a command in a new container.
 
     The exit code is the command's own; 125 where the daemon failed, 126 where the command cannot be run, 127 where
-    it was not found. What it writes in the foreground is not logged; `logs` shows what it writes with -d. With -d
-    and --rm together, the next `ps` or the next container of that name removes it once it has ended.
+    it was not found.
     """
     console = Console(flags["interactive"], flags["tty"], detach_keys, sig_proxy)
     if not detach:
         console.check()
     options = read_options(flags)
-    created = await create_container(app.client, await ensure(app, image, pull), options)
+    created = await create_container(app.client, await ensure(app, image, pull, platform), options)
     if detach:
         await _detached(created, options)
         return None
@@ -97,9 +114,10 @@ async def run(
 @click.command(context_settings=_CONTEXT)
 @container_options
 @connected(failure=DAEMON_ERROR)
-async def create(app: App, /, image: str, pull: str, **flags: Any) -> None:
+async def create(app: App, /, image: str, pull: str, platform: str, **flags: Any) -> None:
     """Make a container and print its id; `start` starts it."""
-    created = await create_container(app.client, await ensure(app, image, pull), read_options(flags))
+    resolved = await ensure(app, image, pull, platform)
+    created = await create_container(app.client, resolved, read_options(flags))
     print(created.handle.id)
 
 
@@ -134,12 +152,14 @@ async def _foreground(app: App, created: Created, console: Console, options: Con
         return status
     finally:
         if remove:
-            await container.remove(force=True)
+            # Removed already where the daemon took this client for dead.
+            with contextlib.suppress(NotFound):
+                await container.remove(force=True)
 
 
 def read_options(flags: Mapping[str, Any]) -> ContainerOptions:
     """The options of the command line as the library has them. `InvalidArgument`."""
-    binds, tmpfs = _mounts(flags)
+    mounts = _mounts(flags)
     seccomp, no_new_privileges = _security(flags["security_opt"])
     entrypoint = flags["entrypoint"]
     return ContainerOptions(
@@ -154,8 +174,16 @@ def read_options(flags: Mapping[str, Any]) -> ContainerOptions:
         terminal=flags["tty"],
         privileged=flags["privileged"],
         read_only=flags["read_only"],
-        binds=binds,
-        tmpfs=tmpfs,
+        publish=[port for text in flags["publish"] for port in parse_ports(text)],
+        dns=flags["dns"],
+        extra_hosts=flags["add_host"],
+        restart=flags["restart"],
+        init=flags["init"],
+        ulimits=flags["ulimit"],
+        shm_size=parse_size(flags["shm_size"]) if flags["shm_size"] else 0,
+        binds=[mount for mount in mounts if isinstance(mount, Bind)],
+        volumes=[mount for mount in mounts if isinstance(mount, Volume)],
+        tmpfs=[mount for mount in mounts if isinstance(mount, Tmpfs)],
         devices=flags["device"],
         cap_add=flags["cap_add"],
         cap_drop=flags["cap_drop"],
@@ -166,18 +194,19 @@ def read_options(flags: Mapping[str, Any]) -> ContainerOptions:
         seccomp=seccomp,
         stop_signal=flags["stop_signal"],
         auto_remove=flags["rm"],
-        labels=dict(_pair(label) for label in flags["label"]),
+        labels=pairs(flags["label"]),
         runtime=flags["runtime"],
         cgroup_parent=flags["cgroup_parent"],
         snapshotter=flags["snapshotter"],
     )
 
 
-def _mounts(flags: Mapping[str, Any]) -> tuple[list[Bind], list[Tmpfs]]:
-    mounts = [parse_mount(text) for text in flags["mount"]]
-    binds = [parse_volume(text) for text in flags["volume"]] + [mount for mount in mounts if isinstance(mount, Bind)]
-    tmpfs = [parse_tmpfs(text) for text in flags["tmpfs"]] + [mount for mount in mounts if isinstance(mount, Tmpfs)]
-    return binds, tmpfs
+def _mounts(flags: Mapping[str, Any]) -> list[Bind | Volume | Tmpfs]:
+    return [
+        *map(parse_volume, flags["volume"]),
+        *map(parse_mount, flags["mount"]),
+        *map(parse_tmpfs, flags["tmpfs"]),
+    ]
 
 
 def _security(options: tuple[str, ...]) -> tuple[bool, bool]:
@@ -207,10 +236,3 @@ def _env_files(paths: tuple[str, ...]) -> list[str]:
             raise InvalidArgument(f"cannot read the file of variables {path}: {error}") from None
         entries += [line for line in lines if line and not line.startswith("#")]
     return entries
-
-
-def _pair(text: str) -> tuple[str, str]:
-    key, _, value = text.partition("=")
-    if not key:
-        raise InvalidArgument(f"invalid label {text!r}: expected KEY=VALUE")
-    return key, value

@@ -1,0 +1,85 @@
+"""What the containers of the command line say of themselves, in labels that its clients and the daemon both know.
+
+The restart labels are containerd's own (its restart monitor), so that containers of its other clients are kept, too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from moorage_api.errors import InvalidArgument
+
+NAME = "moorage.io/name"
+LOG_PATH = "moorage.io/log-path"
+EXIT_STATUS = "moorage.io/exit-status"
+EXITED_AT = "moorage.io/exited-at"
+STOP_SIGNAL = "moorage.io/stop-signal"
+AUTO_REMOVE = "moorage.io/auto-remove"
+
+RESTART_STATUS = "containerd.io/restart.status"
+RESTART_POLICY = "containerd.io/restart.policy"
+RESTART_COUNT = "containerd.io/restart.count"
+RESTART_LOG = "containerd.io/restart.loguri"
+EXPLICITLY_STOPPED = "containerd.io/restart.explicitly-stopped"
+RUNNING = "running"
+STOPPED = "stopped"
+
+_POLICIES = ("no", "always", "on-failure", "unless-stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """`no`, `always`, `unless-stopped` or `on-failure`, the last at most `retries` times (0: without a limit)."""
+
+    name: str
+    retries: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`on-failure:3` and the like; empty is `always`, as containerd has it. `InvalidArgument`."""
+        name, colon, retries = text.partition(":")
+        name = name or "always"
+        if name not in _POLICIES or (colon and (name != "on-failure" or not retries.isdecimal())):
+            raise InvalidArgument(
+                f"invalid restart policy {text!r}: expected {', '.join(_POLICIES)}, or on-failure:TIMES"
+            )
+        return cls(name, int(retries) if colon else 0)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.retries}" if self.retries else self.name
+
+
+def wants_restart(labels: Mapping[str, str], exit_status: int) -> bool:
+    """Whether a container that does not run is to run: what its restart labels say of such an end."""
+    if labels.get(RESTART_STATUS) != RUNNING:
+        return False
+    try:
+        policy = RestartPolicy.parse(labels.get(RESTART_POLICY, ""))
+    except InvalidArgument:
+        return False
+    match policy.name:
+        case "always":
+            return True
+        case "unless-stopped":
+            return labels.get(EXPLICITLY_STOPPED) != "true"
+        case "on-failure":
+            return exit_status != 0 and (not policy.retries or restart_count(labels) < policy.retries)
+    return False
+
+
+def restart_count(labels: Mapping[str, str]) -> int:
+    """How often it has been started again; zero for what is no number."""
+    count = labels.get(RESTART_COUNT, "")
+    return int(count) if count.isdecimal() else 0
+
+
+def own_folder(labels: Mapping[str, str], id: str) -> str:
+    """The folder of a container's log and other files, to be removed with it; empty where it has none.
+
+    Only a folder that is called after the container is its own: a label is not trusted with more.
+    """
+    folder = os.path.dirname(labels.get(LOG_PATH, ""))
+    return folder if folder and os.path.basename(folder) == id else ""

@@ -1,0 +1,163 @@
+"""`network`: networks of containers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from typing import Any
+
+import click
+
+from moorage.cli.app import App, connected, formatted
+from moorage.cli.each import confirmed, for_each
+from moorage.cli.output import print_object, print_rows
+from moorage.cli.pairs import pairs
+from moorage.network.definitions import BUILT_IN, DEFAULT, Network, Networks
+from moorage.network.plan import Attached, Records
+from moorage.options import options_of
+from moorage_api.errors import FailedPrecondition, NotFound
+
+_COLUMNS = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE": "Scope"}
+
+
+@click.group()
+def network() -> None:
+    """Networks: what containers reach one another by."""
+
+
+async def _networks(app: App) -> Networks:
+    place = (await app.client.defaults()).networks
+    if place is None:
+        raise FailedPrecondition("this daemon keeps no networks")
+    return Networks(place, app.client.namespace)
+
+
+@network.command("ls")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten ids.")
+@formatted
+@connected()
+async def list_networks(app: App, no_trunc: bool) -> None:
+    """List networks."""
+    rows = [
+        {
+            "ID": found.id if no_trunc else found.id[:12],
+            "Name": found.name,
+            "Driver": "bridge",
+            "Scope": "local",
+            "Labels": ",".join(f"{key}={value}" for key, value in sorted(found.labels.items())),
+        }
+        for found in (await _networks(app)).list()
+    ]
+    for name in BUILT_IN:
+        if name != DEFAULT:
+            driver = "null" if name == "none" else name
+            rows.append({"ID": "-" * 12, "Name": name, "Driver": driver, "Scope": "local", "Labels": ""})
+    if app.quiet:
+        for row in rows:
+            print(row["ID"] if set(row["ID"]) != {"-"} else row["Name"])
+        return
+    print_rows(sorted(rows, key=lambda row: row["Name"]), _COLUMNS, app.format)
+
+
+@network.command("create")
+@click.argument("name")
+@click.option("-d", "--driver", type=click.Choice(["bridge"]), default="bridge", help="How it is made.")
+@click.option("--subnet", default="", metavar="PREFIX", help="As 10.1.2.0/24; a free one unless given.")
+@click.option("--gateway", default="", metavar="ADDRESS", help="The host's address in it; the first unless given.")
+@click.option("--internal", is_flag=True, help="No way out of it.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Add a label.")
+@connected()
+async def create(
+    app: App, name: str, driver: str, subnet: str, gateway: str, internal: bool, labels: tuple[str, ...]
+) -> None:
+    """Make a network: a bridge of its own, where containers find one another by name."""
+    networks = await _networks(app)
+    made = networks.create(name, subnet=subnet, gateway=gateway, internal=internal, labels=pairs(labels))
+    print(made.id)
+
+
+@network.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="NETWORK...")
+@click.option("-f", "--force", is_flag=True, help="No error where one is not there.")
+@connected()
+async def remove(app: App, names: tuple[str, ...], force: bool) -> int:
+    """Remove networks that no container uses."""
+    networks = await _networks(app)
+
+    async def one(name: str) -> None:
+        found = networks.get(name)
+        users = await _users(app, found.name)
+        if users:
+            raise FailedPrecondition(f"network {found.name} is used by {', '.join(users)}: remove the containers first")
+        await _remove(networks, found)
+
+    return await for_each(app, names, one, missing_ok=force)
+
+
+@network.command("prune")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@connected()
+async def prune(app: App, force: bool) -> None:
+    """Remove all networks that no container uses."""
+    if confirmed("This will remove all networks that no container uses. Go on?", force=force):
+        await prune_networks(app)
+
+
+async def prune_networks(app: App) -> None:
+    """Remove what no container uses, and print the names."""
+    networks = await _networks(app)
+    for found in networks.list():
+        if found.name not in BUILT_IN and not await _users(app, found.name):
+            await _remove(networks, found)
+            print(found.name)
+
+
+@network.command("inspect")
+@click.argument("names", nargs=-1, required=True, metavar="NETWORK...")
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
+@connected()
+async def inspect(app: App, names: tuple[str, ...]) -> None:
+    """Show all that is known of networks."""
+    networks = await _networks(app)
+    attached = Records(networks.place.state).list()
+    found = [_shown(networks.get(name), attached, app.client.namespace) for name in names]
+    if app.format in ("", "table"):
+        print_object(found)
+        return
+    for each in found:
+        print_object(each, app.format)
+
+
+def _shown(found: Network, attached: list[Attached], namespace: str) -> dict[str, Any]:
+    return {
+        "Name": found.name,
+        "Id": found.id,
+        "Created": found.created,
+        "Scope": "local",
+        "Driver": "bridge",
+        "EnableIPv6": False,
+        "IPAM": {"Driver": "host-local", "Config": [{"Subnet": found.subnet, "Gateway": found.gateway}]},
+        "Internal": found.internal,
+        "Containers": {
+            entry.plan.id: {"Name": entry.plan.names[1], "IPv4Address": f"{entry.address}/{found.subnet.split('/')[1]}"}
+            for entry in attached
+            if (entry.plan.namespace, entry.plan.network) == (namespace, found.name) and len(entry.plan.names) > 1
+        },
+        "Options": {"bridge": found.bridge},
+        "Labels": dict(found.labels),
+    }
+
+
+async def _users(app: App, name: str) -> list[str]:
+    """The short ids of the containers that were made for a network."""
+    records = await app.client.containers.list()
+    return [record.id[:12] for record in records if (options := options_of(record)) and options.network == name]
+
+
+async def _remove(networks: Networks, found: Network) -> None:
+    networks.remove(found)
+    command = ["ip", "link", "delete", found.bridge]
+    # A network that no container ever used has no bridge.
+    with contextlib.suppress(FileNotFoundError, NotFound):
+        await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True)

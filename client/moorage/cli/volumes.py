@@ -1,0 +1,129 @@
+"""`volume`: named volumes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Any
+
+import click
+
+from moorage.cli.app import App, connected, formatted
+from moorage.cli.each import confirmed, for_each
+from moorage.cli.output import print_object, print_rows
+from moorage.cli.pairs import pairs
+from moorage.options import options_of
+from moorage.volumes import NamedVolume, Volumes
+from moorage_api.errors import AlreadyExists, FailedPrecondition
+
+_COLUMNS = {"DRIVER": "Driver", "VOLUME NAME": "Name"}
+
+
+@click.group()
+def volume() -> None:
+    """Volumes: files that outlive the containers that mount them."""
+
+
+async def _volumes(app: App) -> Volumes:
+    return Volumes((await app.client.defaults()).volumes, app.client.namespace)
+
+
+@volume.command("ls")
+@formatted
+@connected()
+async def list_volumes(app: App) -> None:
+    """List volumes."""
+    rows = [_shown(found) for found in (await _volumes(app)).list()]
+    if app.quiet:
+        for row in rows:
+            print(row["Name"])
+        return
+    print_rows(rows, _COLUMNS, app.format)
+
+
+@volume.command("create")
+@click.argument("name", default="")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Add a label.")
+@connected()
+async def create(app: App, name: str, labels: tuple[str, ...]) -> None:
+    """Make an empty volume; one that is there already is no error."""
+    volumes = await _volumes(app)
+    name = name or secrets.token_hex(32)
+    try:
+        volumes.create(name, pairs(labels))
+    except AlreadyExists:
+        volumes.get(name)
+    print(name)
+
+
+@volume.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="VOLUME...")
+@click.option("-f", "--force", is_flag=True, help="No error where one is not there.")
+@connected()
+async def remove(app: App, names: tuple[str, ...], force: bool) -> int:
+    """Remove volumes that no container uses, with all that is in them."""
+    volumes = await _volumes(app)
+
+    async def one(name: str) -> None:
+        volumes.get(name)
+        users = await _users(app, name)
+        if users:
+            raise FailedPrecondition(f"volume {name} is used by {', '.join(users)}: remove the containers first")
+        await asyncio.to_thread(volumes.remove, name)
+
+    return await for_each(app, names, one, missing_ok=force)
+
+
+@volume.command("inspect")
+@click.argument("names", nargs=-1, required=True, metavar="VOLUME...")
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
+@connected()
+async def inspect(app: App, names: tuple[str, ...]) -> None:
+    """Show all that is known of volumes."""
+    volumes = await _volumes(app)
+    found = [_shown(volumes.get(name)) for name in names]
+    if app.format in ("", "table"):
+        print_object(found)
+        return
+    for each in found:
+        print_object(each, app.format)
+
+
+@volume.command("prune")
+@click.option("-a", "--all", is_flag=True, hidden=True, help="docker's: every unused volume is meant.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@connected()
+async def prune(app: App, all: bool, force: bool) -> None:
+    """Remove all volumes that no container uses."""
+    if confirmed("This will remove all volumes that no container uses. Go on?", force=force):
+        await prune_volumes(app)
+
+
+async def prune_volumes(app: App) -> None:
+    """Remove what no container uses, and print the names."""
+    volumes = await _volumes(app)
+    for found in volumes.list():
+        if not await _users(app, found.name):
+            await asyncio.to_thread(volumes.remove, found.name)
+            print(found.name)
+
+
+async def _users(app: App, name: str) -> list[str]:
+    """The short ids of the containers that mount a volume."""
+    return [
+        record.id[:12]
+        for record in await app.client.containers.list()
+        if (options := options_of(record)) and any(mounted.name == name for mounted in options.volumes)
+    ]
+
+
+def _shown(found: NamedVolume) -> dict[str, Any]:
+    return {
+        "CreatedAt": found.created,
+        "Driver": "local",
+        "Labels": dict(found.labels),
+        "Mountpoint": found.path,
+        "Name": found.name,
+        "Options": None,
+        "Scope": "local",
+    }

@@ -1,0 +1,126 @@
+"""Networks, published ports and volumes: the real CNI plugins on a real daemon."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+
+import pytest
+
+from support.terminal import wait_until
+
+from .conftest import Cli
+
+_SERVER = "echo hello > /tmp/index.html; exec httpd -f -h /tmp"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def fetch(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
+        return str(response.read().decode())
+
+
+def answers(port: int) -> bool:
+    try:
+        return fetch(port) == "hello\n"
+    except OSError:
+        return False
+
+
+def test_a_published_port_leads_in_until_the_container_is_stopped(cli: Cli) -> None:
+    port = free_port()
+    ask = ("run", "-d", "--network", "bridge", "-p", f"{port}:80")
+    cli(*ask, "--name", "web", cli.image, "sh", "-c", _SERVER)
+    wait_until(lambda: answers(port), "the server answers")
+    assert cli("ps", "--format", "{{.Ports}}") == f"0.0.0.0:{port}->80/tcp\n"
+    settings = json.loads(cli("inspect", "web"))[0]["NetworkSettings"]
+    assert settings["Ports"] == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": str(port)}]}
+    assert settings["IPAddress"].startswith("10.")
+    second = cli.call(*ask, "--name", "second", cli.image, "true")
+    assert (second.returncode, "already allocated" in second.stderr) == (125, True)
+    cli("stop", "-t", "0.1", "web")
+    assert cli("start", "second") == "second\n"
+    assert not answers(port)
+
+
+def test_containers_of_a_network_find_one_another_by_name(cli: Cli) -> None:
+    id = cli("network", "create", "sea").strip()
+    cli("run", "-d", "--network", "sea", "--name", "server", cli.image, "sh", "-c", _SERVER)
+    script = "until wget -qO- http://server/; do sleep 0.05; done; cat /etc/hosts"
+    asked = cli("run", "--rm", "--network", "sea", "--add-host", "far:192.0.2.9", cli.image, "sh", "-c", script)
+    assert asked.startswith("hello\n")
+    assert "192.0.2.9\tfar" in asked
+    assert "client" not in cli("exec", "server", "cat", "/etc/hosts")
+    other = cli(
+        "run", "--rm", "--network", "bridge", "--dns", "192.0.2.53", cli.image, "cat", "/etc/hosts", "/etc/resolv.conf"
+    )
+    assert "\tserver" not in other.replace(" ", "\t")
+    assert "nameserver 192.0.2.53\n" in other
+    shown = json.loads(cli("network", "inspect", id[:12]))[0]
+    assert [entry["Name"] for entry in shown["Containers"].values()] == ["server"]
+    used = cli.call("network", "rm", "sea")
+    assert (used.returncode, "is used by" in used.stderr) == (1, True)
+    cli("rm", "-f", "server")
+    assert cli("network", "rm", "sea") == "sea\n"
+    assert cli("network", "ls", "-q").split()[1:] == ["host", "none"]
+
+
+def test_networks_are_defined_and_refused(cli: Cli) -> None:
+    assert cli("network", "ls", "--format", "{{.Name}} {{.Driver}}").splitlines() == [
+        "bridge bridge",
+        "host host",
+        "none null",
+    ]
+    cli("network", "create", "--subnet", "10.223.255.0/28", "--internal", "--label", "a=b", "inner")
+    shown = json.loads(cli("network", "inspect", "inner"))[0]
+    assert (shown["Internal"], shown["Labels"], shown["IPAM"]["Config"]) == (
+        True,
+        {"a": "b"},
+        [{"Subnet": "10.223.255.0/28", "Gateway": "10.223.255.1"}],
+    )
+    assert "overlaps" in cli.call("network", "create", "--subnet", "10.223.255.0/29", "again").stderr
+    assert "exists already" in cli.call("network", "create", "inner").stderr
+    assert "cannot be removed" in cli.call("network", "rm", "bridge").stderr
+    assert cli("network", "prune", "-f") == "inner\n"
+    assert cli.call("network", "inspect", "inner").returncode == 1
+
+
+def test_an_ended_containers_address_is_free_again(cli: Cli) -> None:
+    port = free_port()
+    for _ in range(3):
+        cli("run", "-d", "--network", "bridge", "-p", f"{port}:80", cli.image, "true")
+        wait_until(lambda: "Up" not in cli("ps", "-a"), "it ends")
+        wait_until(
+            lambda: all(
+                not json.loads(cli("inspect", id))[0]["NetworkSettings"]["Ports"] for id in cli("ps", "-aq").split()
+            ),
+            "its port is free",
+        )
+
+
+def test_volumes_outlive_containers_and_begin_with_what_the_image_has(cli: Cli) -> None:
+    script = "test -e /etc/passwd && echo kept > /etc/new"
+    cli("run", "--rm", "-v", "data:/etc", cli.image, "sh", "-c", script)
+    assert cli("run", "--rm", "--mount", "type=volume,src=data,dst=/mnt,ro", cli.image, "cat", "/mnt/new") == "kept\n"
+    assert cli("volume", "ls", "-q") == "data\n"
+    assert cli("volume", "inspect", "--format", "{{.Name}} {{.Driver}}", "data") == "data local\n"
+    cli("create", "--name", "user", "-v", "data:/etc", cli.image, "true")
+    used = cli.call("volume", "rm", "data")
+    assert (used.returncode, "is used by" in used.stderr) == (1, True)
+    assert cli("volume", "create", "other") == "other\n"
+    assert cli("volume", "prune", "-f") == "other\n"
+    cli("rm", "user")
+    assert cli("volume", "rm", "data") == "data\n"
+    assert cli("volume", "ls", "-q") == ""
+
+
+@pytest.mark.parametrize("words", [["-p", "x:80"], ["-p", "70000:80"], ["-p", "1-3:1-2"], ["--add-host", "alone"]])
+def test_what_is_no_port_is_refused(cli: Cli, words: list[str]) -> None:
+    done = cli.call("create", "--network", "bridge", *words, cli.image, "true")
+    assert (done.returncode, done.stderr.startswith("moorage: invalid")) == (125, True)
