@@ -20,6 +20,7 @@ from moorage_api.errors import (
 )
 from moorage_api.oci import image
 from moorage_api.types import Descriptor, Labels
+from mooraged.transfer.arrival import Arrival
 from mooraged.transfer.client import read_body
 from mooraged.transfer.failures import HostFailure, of_exception
 from mooraged.transfer.hosts import Host
@@ -85,18 +86,27 @@ def set_labels(content: ContentStore, digest: str, labels: Labels) -> None:
 
 
 async def fetch_blob(
-    source: Source, threads: Threads, content: ContentStore, descriptor: Descriptor, labels: Labels, advance: Advance
+    source: Source,
+    threads: Threads,
+    content: ContentStore,
+    descriptor: Descriptor,
+    labels: Labels,
+    advance: Advance,
+    arrival: Arrival | None = None,
 ) -> None:
     """Make the blob that `descriptor` names, with these labels, going on from what its ingest has already.
 
     On failure the ingest stays with its verified or at least plausible bytes, to be resumed; bytes that are known to be
-    wrong go. `DataLoss` when no host has the right bytes, and the errors of `Source.ask`.
+    wrong go. `arrival` is told where the bytes come to, `advance` how many there are. `DataLoss` when no host has the right
+    bytes, and the errors of `Source.ask`.
     """
     try:
         writer = await _open_writer(threads, content, descriptor)
     except AlreadyExists:
         await threads.run(set_labels, content, descriptor.digest, labels)
         return
+    if arrival is not None:
+        arrival.opened(writer)
     try:
         download = Download(source, threads, writer, descriptor, advance)
         await download.run()

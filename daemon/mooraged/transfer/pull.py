@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from moorage_api.errors import InvalidArgument, NotFound, ResourceExhausted
@@ -11,7 +13,9 @@ from moorage_api.oci import image
 from moorage_api.oci.platforms import PlatformMatcher, default_platform, format_platform, only
 from moorage_api.transfer import PullOptions
 from moorage_api.types import Descriptor, Labels
+from mooraged.transfer.arrival import Arrival
 from mooraged.transfer.documents import Found, candidates, read_blob
+from mooraged.transfer.extraction import Target
 from mooraged.transfer.fetcher import check_size, fetch_blob, fetch_document, set_labels, store_document
 from mooraged.transfer.fetches import Fetches
 from mooraged.transfer.labels import children_labels, source_label
@@ -20,7 +24,7 @@ from mooraged.transfer.resolver import Resolved
 from mooraged.transfer.source import Source
 from mooraged.transfer.stores import Stores, claim, save_image
 from mooraged.transfer.threads import KeyedLocks, Threads
-from mooraged.transfer.unpack import Target, Unpacker, layers_of
+from mooraged.transfer.unpack import Unpacker, layers_of
 
 DOCUMENTS_MAX = 256
 """Indexes and manifests that one pull reads."""
@@ -34,6 +38,24 @@ class Workshop:
     unpacker: Unpacker
     downloads: int
     blobs: KeyedLocks[tuple[str, str]]
+
+
+class _Fetched:
+    """The layers of a pull, for the unpacker."""
+
+    def __init__(self, fetches: Fetches, arrivals: dict[str, Arrival], reporter: Reporter) -> None:
+        self._fetches = fetches
+        self._arrivals = arrivals
+        self._reporter = reporter
+
+    async def fetched(self, layer: Descriptor, /) -> None:
+        await self._fetches.need(layer)
+
+    def arrival(self, layer: Descriptor, /) -> Arrival | None:
+        return self._arrivals.get(layer.digest)
+
+    def state(self, layer: Descriptor, event: str, /) -> None:
+        self._reporter.blob(layer).state(event)
 
 
 class Pull:
@@ -57,6 +79,7 @@ class Pull:
         self._reporter = reporter
         self._slots = asyncio.Semaphore(workshop.downloads)
         self._documents = 0
+        self._arrivals: dict[str, Arrival] = {}
 
     async def run(self, resolved: Resolved, snapshotter: str) -> Image:
         """Fetch and save what was resolved; unpacked to `snapshotter` if the options ask for it."""
@@ -133,15 +156,27 @@ class Pull:
         if document.os not in ("", default_platform().os):
             raise InvalidArgument(f"{self._source.reference} is for {format_platform(document.platform())}")
         target = Target(self._stores, self._lease, snapshotter)
+        with self._arriving(layers):
+            await self._unpack(layers, target, config, document)
+
+    async def _unpack(
+        self, layers: Sequence[Descriptor], target: Target, config: Descriptor, document: image.ImageConfig
+    ) -> None:
         async with Fetches(self._blob, layers) as fetches:
-            unpacked = await self._workshop.unpacker.unpack(
-                target,
-                config,
-                layers_of(layers, document),
-                fetches.need,
-                lambda layer, event: self._reporter.blob(layer).state(event),
-            )
+            supply = _Fetched(fetches, self._arrivals, self._reporter)
+            unpacked = await self._workshop.unpacker.unpack(target, config, layers_of(layers, document), supply)
             await fetches.finish(unpacked.remote)
+
+    @contextmanager
+    def _arriving(self, layers: Sequence[Descriptor]) -> Iterator[None]:
+        """While it lasts, the layers may be followed as they arrive."""
+        self._arrivals = {layer.digest: Arrival(layer.size) for layer in layers}
+        try:
+            yield
+        finally:
+            arrivals, self._arrivals = self._arrivals, {}
+            for arrival in arrivals.values():
+                arrival.close()
 
     async def _blob(self, descriptor: Descriptor) -> None:
         """See that the namespace has the blob. Pulls that want the same one wait for each other here, and the next
@@ -155,8 +190,15 @@ class Pull:
                 report.state("already exists")
                 return
             async with self._slots:
-                labels = self._origin({})
-                await fetch_blob(self._source, self._threads, self._stores.content, descriptor, labels, report.advance)
+                arrival = self._arrivals.get(descriptor.digest)
+
+                def advance(there: int) -> None:
+                    report.advance(there)
+                    if arrival is not None:
+                        arrival.advance(there)
+
+                content, labels = self._stores.content, self._origin({})
+                await fetch_blob(self._source, self._threads, content, descriptor, labels, advance, arrival)
         report.state("complete")
 
     async def _claim(self, descriptor: Descriptor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moorage_api.content import ContentStore
 from moorage_api.differ import Differ
 from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.images import Image
@@ -22,9 +23,11 @@ from moorage_api.transfer import (
 from moorage_api.types import Descriptor, Platform
 from mooraged.transfer.archive.exporter import Export
 from mooraged.transfer.archive.importer import Import
+from mooraged.transfer.arrival import Arrival
 from mooraged.transfer.client import RegistryClient
 from mooraged.transfer.config import TransferConfig
 from mooraged.transfer.documents import find_stored, read_blob
+from mooraged.transfer.extraction import Target
 from mooraged.transfer.hosts import hosts_for
 from mooraged.transfer.leases import TransferLeases
 from mooraged.transfer.progress import Reporter
@@ -35,7 +38,7 @@ from mooraged.transfer.source import Source
 from mooraged.transfer.stores import Metadata
 from mooraged.transfer.threads import KeyedLocks, Threads
 from mooraged.transfer.transport import Transport
-from mooraged.transfer.unpack import Target, Unpacker, layers_of
+from mooraged.transfer.unpack import Unpacker, layers_of
 
 
 class LocalTransfer:
@@ -59,6 +62,23 @@ class LocalTransfer:
         """Close all connections and take no more calls. Transfers still under way fail, and can be resumed later."""
         await self.transport.close()
         self.threads.close()
+
+
+class _Stored:
+    """The layers of an image that is in the store, for the unpacker."""
+
+    def __init__(self, threads: Threads, content: ContentStore) -> None:
+        self._threads = threads
+        self._content = content
+
+    async def fetched(self, layer: Descriptor, /) -> None:
+        await self._threads.run(self._content.info, layer.digest)
+
+    def arrival(self, layer: Descriptor, /) -> Arrival | None:
+        return None
+
+    def state(self, layer: Descriptor, event: str, /) -> None:
+        return
 
 
 class BoundTransfer:
@@ -136,13 +156,8 @@ class BoundTransfer:
         if not image.is_config(config.media_type):
             raise InvalidArgument(f"image {stored.name!r} has no root file system: it is {config.media_type!r}")
         document = image.parse_config(await run(read_blob, content, config, image.CONFIG_MAX))
-
-        async def fetched(layer: Descriptor) -> None:
-            await run(content.info, layer.digest)
-
-        unpacked = await self._service.workshop.unpacker.unpack(
-            target, config, layers_of(layers, document), fetched, lambda *_: None
-        )
+        supply = _Stored(self._service.threads, content)
+        unpacked = await self._service.workshop.unpacker.unpack(target, config, layers_of(layers, document), supply)
         return unpacked.chain_id
 
     async def _source(self, reference: Reference, options: PullOptions | PushOptions, *, push: bool = False) -> Source:

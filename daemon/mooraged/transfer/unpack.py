@@ -6,42 +6,23 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moorage_api.differ import Differ
-from moorage_api.errors import AlreadyExists, DataLoss, Internal, InvalidArgument, MoorageError, NotFound
+from moorage_api.errors import AlreadyExists, Internal, InvalidArgument, MoorageError, NotFound
 from moorage_api.leases import Resource
-from moorage_api.mounts import Mount
 from moorage_api.oci import image
-from moorage_api.snapshots import Snapshotter
+from moorage_api.snapshots import Snapshotter, rebases
 from moorage_api.types import Descriptor
+from mooraged.transfer.extraction import Active, Extraction, Layer, Outcome, Supply, Target
 from mooraged.transfer.fetcher import set_labels
+from mooraged.transfer.floors import Floor, all_or_none
 from mooraged.transfer.labels import GC_SNAPSHOT, SNAPSHOT_REF, UNCOMPRESSED
-from mooraged.transfer.stores import Stores
 from mooraged.transfer.threads import KeyedLocks, Threads
 
 _PREPARE_TRIES = 3
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer to be unpacked: its blob, what the blob must decompress to, and the snapshot that it becomes."""
-
-    descriptor: Descriptor
-    diff_id: str
-    chain_id: str
-    parent: str
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to unpack to. `lease` is the one that `stores` is bound to."""
-
-    stores: Stores
-    lease: str
-    snapshotter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +32,6 @@ class Unpacked:
 
     chain_id: str
     remote: frozenset[str]
-
-
-Fetched = Callable[[Descriptor], Awaitable[None]]
-"""Returns when the layer's blob is in the namespace's content; called only for layers that must be applied."""
-Watch = Callable[[Descriptor, str], None]
-"""Told of `extracting` and `extracted`."""
 
 
 def layers_of(manifest: Sequence[Descriptor], config: image.ImageConfig) -> list[Layer]:
@@ -76,51 +51,72 @@ class Unpacker:
 
     def __init__(self, threads: Threads, differ: Differ, workers: int) -> None:
         self._threads = threads
-        self._differ = differ
-        self._slots = asyncio.Semaphore(workers)
+        self._extraction = Extraction(threads, differ, asyncio.Semaphore(workers))
         self._locks: KeyedLocks[tuple[str, str, str]] = KeyedLocks()
 
-    async def unpack(
-        self, target: Target, config: Descriptor, layers: Sequence[Layer], fetched: Fetched, watch: Watch
-    ) -> Unpacked:
-        """Make the snapshots that are not there yet, from the bottom up.
+    async def unpack(self, target: Target, config: Descriptor, layers: Sequence[Layer], supply: Supply) -> Unpacked:
+        """Make the snapshots that are not there yet, side by side where the snapshotter can put them on one another.
 
-        The configuration is labelled so that it keeps the snapshots from collection. On failure the layer that failed
-        leaves no snapshot; those below it stay, and are found again. `DataLoss` for a layer that does not decompress to
-        what the configuration says; otherwise the errors of the snapshotter, the differ and `fetched`.
+        The configuration is labelled so that it keeps the snapshots from collection. On failure the layers from the one
+        that failed on leave no snapshot; those below it stay, and are found again. `DataLoss` for a layer that does not
+        decompress to what the configuration says; otherwise the errors of the snapshotter, the differ and `supply`.
         """
-        remote = set()
+        floors: list[Floor] = []
         for layer in layers:
-            async with self._locks.hold((target.stores.namespace, target.snapshotter, layer.chain_id)):
-                if not await self._make(target, layer, fetched, watch):
-                    remote.add(layer.descriptor.digest)
+            floor = Floor(layer, floors[-1] if floors else None)
+            floor.task = asyncio.create_task(self._make(target, floor, supply), name=f"unpack {layer.chain_id}")
+            floors.append(floor)
+        made = await all_or_none([floor.running for floor in floors])
+        remote = [layer.descriptor.digest for layer, done in zip(layers, made, strict=True) if not done]
         top = layers[-1].chain_id if layers else ""
         if top:
             label = {GC_SNAPSHOT + target.snapshotter: top}
             await self._threads.run(set_labels, target.stores.content, config.digest, label)
         return Unpacked(top, frozenset(remote))
 
-    async def _make(self, target: Target, layer: Layer, fetched: Fetched, watch: Watch) -> bool:
+    async def _make(self, target: Target, floor: Floor, supply: Supply) -> bool:
         """Make one snapshot if it is not there; False where the snapshotter made it itself."""
-        if await self._threads.run(_claim, target, layer.chain_id):
-            return True
-        snapshotter = target.stores.snapshotter(target.snapshotter)
-        prepared = await self._threads.obtain(
-            lambda: _prepare(target, layer), lambda made: _remove(snapshotter, made[0]) if made else None
-        )
-        if prepared is None:
-            return False
-        key, mounts = prepared
-        try:
-            await fetched(layer.descriptor)
-            async with self._slots:
-                watch(layer.descriptor, "extracting")
-                await self._threads.run(_extract, self._differ, target, layer, key, mounts)
-                watch(layer.descriptor, "extracted")
-        except BaseException:
-            await self._threads.run(_remove, snapshotter, key)
-            raise
+        layer = floor.layer
+        apart = not await floor.stands() and self._extraction.can_apart and _rebases(target)
+        if not apart:
+            await floor.below_made()
+        async with self._locks.hold((target.stores.namespace, target.snapshotter, layer.chain_id)):
+            if await self._threads.run(_claim, target, layer.chain_id):
+                floor.there.set_result(True)
+                return True
+            outcome = None
+            while outcome is not Outcome.DONE:
+                apart = apart and outcome is not Outcome.INCOMPLETE
+                snapshot = await self._prepare(target, layer, apart)
+                if not floor.there.done():
+                    floor.there.set_result(snapshot is None)
+                if snapshot is None:
+                    return False
+                outcome = await self._fill(target, floor, snapshot, supply, early=outcome is None)
         return True
+
+    async def _fill(self, target: Target, floor: Floor, snapshot: Active, supply: Supply, *, early: bool) -> Outcome:
+        """Extract into the snapshot and commit it, or remove it where it has to be done again."""
+        try:
+            outcome = await self._extraction.run(target, floor.layer, snapshot, supply, early=early)
+            await floor.below_made()
+            if outcome is Outcome.DONE:
+                await self._threads.run(_commit, target, floor.layer, snapshot)
+                return outcome
+        except BaseException:
+            await self._threads.run(_remove, target, snapshot.key)
+            raise
+        await self._threads.run(_remove, target, snapshot.key)
+        return outcome
+
+    async def _prepare(self, target: Target, layer: Layer, apart: bool) -> Active | None:
+        return await self._threads.obtain(
+            lambda: _prepare(target, layer, apart), lambda made: _remove(target, made.key) if made else None
+        )
+
+
+def _rebases(target: Target) -> bool:
+    return rebases(target.stores.snapshotter(target.snapshotter))
 
 
 def _claim(target: Target, chain_id: str) -> bool:
@@ -132,37 +128,33 @@ def _claim(target: Target, chain_id: str) -> bool:
     return _exists(snapshotter, chain_id)
 
 
-def _prepare(target: Target, layer: Layer) -> tuple[str, list[Mount]] | None:
+def _prepare(target: Target, layer: Layer, apart: bool) -> Active | None:
     """An active snapshot for the layer; None where the snapshotter had the layer itself and committed it."""
     snapshotter = target.stores.snapshotter(target.snapshotter)
     inherited = {
         key: value for key, value in layer.descriptor.annotations.items() if key.startswith("containerd.io/snapshot/")
     }
+    parent = "" if apart else layer.parent
     for _ in range(_PREPARE_TRIES):
         key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.chain_id}"
         try:
-            return key, snapshotter.prepare(key, layer.parent, {**inherited, SNAPSHOT_REF: layer.chain_id})
+            mounts = snapshotter.prepare(key, parent, {**inherited, SNAPSHOT_REF: layer.chain_id})
+            return Active(key, mounts, apart)
         except AlreadyExists:
             if _claim(target, layer.chain_id):
                 return None
     raise Internal(f"no key is free for a snapshot of {layer.chain_id}")
 
 
-def _extract(differ: Differ, target: Target, layer: Layer, key: str, mounts: Sequence[Mount]) -> None:
-    """Apply, verify and commit. The snapshotter syncs the files at the commit, once, so the differ need not."""
-    content = target.stores.content
-    applied = differ.apply(content, layer.descriptor, mounts)
-    if applied.digest != layer.diff_id:
-        raise DataLoss(
-            f"layer {layer.descriptor.digest} decompresses to {applied.digest}, "
-            f"its image's configuration says {layer.diff_id}"
-        )
+def _commit(target: Target, layer: Layer, snapshot: Active) -> None:
+    """Commit what was extracted and verified. The snapshotter syncs the files, once, so the differ need not."""
     snapshotter = target.stores.snapshotter(target.snapshotter)
+    onto = {"parent": layer.parent} if snapshot.apart else {}
     try:
-        snapshotter.commit(layer.chain_id, key, {SNAPSHOT_REF: layer.chain_id})
+        snapshotter.commit(layer.chain_id, snapshot.key, {SNAPSHOT_REF: layer.chain_id}, **onto)
     except AlreadyExists:
-        _remove(snapshotter, key)
-    set_labels(content, layer.descriptor.digest, {UNCOMPRESSED: layer.diff_id})
+        _remove(target, snapshot.key)
+    set_labels(target.stores.content, layer.descriptor.digest, {UNCOMPRESSED: layer.diff_id})
 
 
 def _exists(snapshotter: Snapshotter, name: str) -> bool:
@@ -173,10 +165,10 @@ def _exists(snapshotter: Snapshotter, name: str) -> bool:
     return True
 
 
-def _remove(snapshotter: Snapshotter, key: str) -> None:
+def _remove(target: Target, key: str) -> None:
     """Remove a half-made snapshot. An error here must not hide the one that led here; collection removes it later."""
     try:
-        snapshotter.remove(key)
+        target.stores.snapshotter(target.snapshotter).remove(key)
     except NotFound:
         return
     except MoorageError:
