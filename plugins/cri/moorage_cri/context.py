@@ -15,6 +15,7 @@ from moorage_cri.cni.netns import NetworkNamespaces
 from moorage_cri.cni.network import Network
 from moorage_cri.concurrency import finish
 from moorage_cri.config import Config, RuntimeHandler
+from moorage_cri.feed import Feed
 from moorage_cri.image.cache import ImageCache
 from moorage_cri.index import Index
 from moorage_cri.model import Container, Sandbox
@@ -40,6 +41,7 @@ class Cri:
     namespaces: NetworkNamespaces
     images: ImageCache
     background: Background
+    feed: Feed = field(default_factory=Feed)
     sandboxes: Index[Sandbox] = field(default_factory=lambda: Index("sandbox"))
     containers: Index[Container] = field(default_factory=lambda: Index("container"))
     sandbox_names: Names = field(default_factory=lambda: Names("sandbox"))

@@ -8,6 +8,7 @@ from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, Resou
 from moorage_api.events import Envelope
 from moorage_api.runtime import Status
 from moorage_api.wire import events_types_pb2 as events
+from moorage_cri import events as feed
 from moorage_cri.container import journal, stopping
 from moorage_cri.context import NAMESPACE, Cri
 from moorage_cri.model import OOM_KILLED, Container
@@ -70,13 +71,18 @@ class Exits:
         run = container.run
         if run.finished_at:
             return
+        early = not run.started_at  # The news came before the answer to the start.
         run.started_at = run.started_at or at
         run.finished_at, run.exit_code, run.pid = at, status, 0
         container.stopped.set()
+        if early:
+            feed.tell(self._cri, container, feed.STARTED)
+        feed.tell(self._cri, container, feed.STOPPED)
         self._record(container)
 
     def _lost(self, container: Container) -> None:
         stopping.lost(container)
+        feed.tell(self._cri, container, feed.STOPPED)
         self._record(container)
 
     def _record(self, container: Container) -> None:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
 
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import ServiceDescriptor
 
-from moorage_api.errors import Unimplemented
-from moorage_api.rpc import Call, Service
+from moorage_api.rpc import Service
 from moorage_api.wire import cri_pb2
+from moorage_cri.container.checkpoint import Checkpoint
 from moorage_cri.container.create import CreateContainer
 from moorage_cri.container.exec_sync import ExecSync
 from moorage_cri.container.log import ReopenContainerLog
 from moorage_cri.container.start import StartContainer
 from moorage_cri.container.status import ContainerStatus
 from moorage_cri.container.stop import StopContainer
+from moorage_cri.container.update import UpdateContainerResources
 from moorage_cri.context import Cri
+from moorage_cri.events import GetContainerEvents
 from moorage_cri.image.fs_info import ImageFsInfo
 from moorage_cri.image.listing import ImageStatus
 from moorage_cri.image.pull import PullImage
 from moorage_cri.image.removal import RemoveImage
+from moorage_cri.listing import StreamedImages, StreamedPods
 from moorage_cri.node.status import Status
 from moorage_cri.sandbox.run import RunPodSandbox
 from moorage_cri.sandbox.status import PodSandboxStatus
 from moorage_cri.sandbox.stop import StopPodSandbox
+from moorage_cri.sandbox.update import UpdatePodSandboxResources
+from moorage_cri.stats.collector import Collector
+from moorage_cri.stats.container import ContainerStats
+from moorage_cri.stats.metrics import Metrics
+from moorage_cri.stats.pod import PodSandboxStats
 from moorage_cri.streaming.calls import Streaming
 from moorage_cri.streaming.server import StreamServer
 
@@ -37,19 +43,29 @@ def services(cri: Cri, streams: StreamServer) -> list[Service]:
     """`RuntimeService` and `ImageService`, under each version's name."""
     runtime = cri_pb2.DESCRIPTOR.services_by_name["RuntimeService"]
     image = cri_pb2.DESCRIPTOR.services_by_name["ImageService"]
+    collector = Collector(cri)
+    pods, containers, listed = PodSandboxStatus(cri), ContainerStatus(cri), ImageStatus(cri)
     answers = (
         RunPodSandbox(cri),
         StopPodSandbox(cri),
-        PodSandboxStatus(cri),
+        pods,
         CreateContainer(cri),
         StartContainer(cri),
         StopContainer(cri),
-        ContainerStatus(cri),
+        containers,
+        StreamedPods(pods, containers),
         ExecSync(cri),
         ReopenContainerLog(cri),
+        UpdateContainerResources(cri),
+        UpdatePodSandboxResources(cri),
+        Checkpoint(cri),
+        ContainerStats(cri, collector),
+        PodSandboxStats(cri, collector),
+        Metrics(cri, collector),
+        GetContainerEvents(cri),
         Streaming(cri, streams),
     )
-    images = join(image, PullImage(cri), ImageStatus(cri), RemoveImage(cri), ImageFsInfo(cri))
+    images = join(image, PullImage(cri), listed, StreamedImages(listed), RemoveImage(cri), ImageFsInfo(cri))
     found = []
     for version in _VERSIONS:
         found.append(
@@ -60,23 +76,11 @@ def services(cri: Cri, streams: StreamServer) -> list[Service]:
 
 
 def join(descriptor: ServiceDescriptor, *answers: object) -> SimpleNamespace:
-    """One object with every method of a service, from objects that have some each; what none has is unimplemented."""
+    """One object with every method of a service, from objects that have some each; each method from exactly one."""
     joined = SimpleNamespace()
     for method in descriptor.methods:
         found = [getattr(answer, method.name) for answer in answers if hasattr(answer, method.name)]
-        if len(found) > 1:
-            raise TypeError(f"{method.full_name} is answered twice")
-        setattr(joined, method.name, found[0] if found else _unimplemented(method))
+        if len(found) != 1:
+            raise TypeError(f"{method.full_name} is answered {len(found)} times")
+        setattr(joined, method.name, found[0])
     return joined
-
-
-def _unimplemented(method: MethodDescriptor) -> Any:
-    message = f"{method.name} is not supported by this version"
-
-    async def unary(request: Any, call: Call) -> Any:
-        raise Unimplemented(message)
-
-    async def stream(request: Any, call: Call) -> AsyncIterator[Any]:
-        yield await unary(request, call)
-
-    return stream if method.server_streaming else unary

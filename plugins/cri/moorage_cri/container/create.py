@@ -13,7 +13,7 @@ from moorage_api.mounts import Mount
 from moorage_api.oci.spec import encode
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
-from moorage_cri import labels, names
+from moorage_cri import events, labels, names
 from moorage_cri.config import RuntimeHandler
 from moorage_cri.container import identity, mounts, resources, signals, spec, volumes
 from moorage_cri.container.host import host
@@ -58,6 +58,7 @@ class CreateContainer:
             cri.container_names.release(container.name, container.id)
             raise
         cri.container_names.made(container.name)
+        events.tell(cri, container, events.CREATED)
         return cri_pb2.CreateContainerResponse(container_id=container.id)
 
     async def _make(

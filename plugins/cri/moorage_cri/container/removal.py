@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moorage_cri import events
 from moorage_cri.container import stopping
 from moorage_cri.container.create import remove_record, remove_snapshot
 from moorage_cri.container.start import discard_task
@@ -25,6 +26,7 @@ async def remove(cri: Cri, container: Container) -> None:
             raise
         cri.containers.discard(container.id)
         cri.container_names.release(container.name, container.id)
+        events.tell(cri, container, events.DELETED)
 
 
 def _remove(cri: Cri, container: Container) -> None:

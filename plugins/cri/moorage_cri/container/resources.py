@@ -58,6 +58,20 @@ def oci_resources(resources: cri_pb2.LinuxContainerResources, host: Host) -> dic
     return found
 
 
+def merge(into: cri_pb2.LinuxContainerResources, wanted: cri_pb2.LinuxContainerResources) -> None:
+    """Set in `into` what `wanted` gives: numbers and texts that are not empty, single unified files, page sizes."""
+    for field, value in wanted.ListFields():
+        if field.name not in ("hugepage_limits", "unified"):
+            setattr(into, field.name, value)
+    into.unified.update(wanted.unified)
+    sizes = {limit.page_size: limit for limit in into.hugepage_limits}
+    for limit in wanted.hugepage_limits:
+        if limit.page_size in sizes:
+            sizes[limit.page_size].limit = limit.limit
+        else:
+            into.hugepage_limits.add().CopyFrom(limit)
+
+
 def oom_score_adj(wanted: int, host: Host) -> int:
     """`wanted`, or the daemon's own where it may not go lower."""
     if wanted < host.oom_score_adj and not host.may_lower_oom_score:

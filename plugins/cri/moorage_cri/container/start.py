@@ -13,6 +13,7 @@ from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
 from moorage_api.rpc import Call
 from moorage_api.runtime import Stdio
 from moorage_api.wire import cri_pb2
+from moorage_cri import events
 from moorage_cri.container import journal
 from moorage_cri.context import Cri
 from moorage_cri.deadlines import deadline
@@ -68,7 +69,10 @@ class StartContainer:
         await tasks.create(container.id, stdio=stdio)
         started_at = time.time_ns()
         pid = await tasks.start(container.id)
+        early = container.run.started_at != 0
         container.run.started_at = started_at
+        if not early:
+            events.tell(cri, container, events.STARTED)
         # The news of its end may be here already; then there is no process.
         if not container.run.finished_at:
             container.run.pid = pid
@@ -82,6 +86,7 @@ class StartContainer:
         run.message = str(error) or "the start was cancelled"
         run.finished_at = time.time_ns()
         container.stopped.set()
+        events.tell(self._cri, container, events.STOPPED)
         await self._cri.run(journal.save, self._cri.container_folder(container.id), run, sync=True)
 
 

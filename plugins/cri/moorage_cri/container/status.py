@@ -28,7 +28,7 @@ class ContainerStatus:
     ) -> cri_pb2.ContainerStatusResponse:
         container = self._cri.containers.get(request.container_id)
         info = await self._info(container) if request.verbose else None
-        return cri_pb2.ContainerStatusResponse(status=self._status(container), info=info)
+        return cri_pb2.ContainerStatusResponse(status=message(self._cri, container), info=info)
 
     async def ListContainers(
         self, request: cri_pb2.ListContainersRequest, call: Call
@@ -51,42 +51,6 @@ class ContainerStatus:
             return []
         return [container for container in found if not sandbox or container.sandbox_id == sandbox]
 
-    def _status(self, container: Container) -> cri_pb2.ContainerStatus:
-        config, run, state = container.config, container.run, container.state
-        tags, digests = self._references(container)
-        started = state != cri_pb2.CONTAINER_CREATED
-        return cri_pb2.ContainerStatus(
-            id=container.id,
-            metadata=config.metadata,
-            state=state,
-            created_at=container.created_at,
-            started_at=run.started_at if started else 0,
-            finished_at=run.finished_at if started else 0,
-            exit_code=run.exit_code,
-            image=cri_pb2.ImageSpec(image=tags[0]) if tags else config.image,
-            image_ref=digests[0] if digests else container.image_id,
-            image_id=container.image_id,
-            reason=_reason(container),
-            message=run.message,
-            labels=config.labels,
-            annotations=config.annotations,
-            mounts=config.mounts,
-            log_path=container.log_path,
-            resources=cri_pb2.ContainerResources(linux=config.linux.resources)
-            if config.linux.HasField("resources")
-            else None,
-            user=cri_pb2.ContainerUser(linux=container.user),
-            stop_signal=signals.cri_signal(container.stop_signal),
-        )
-
-    def _references(self, container: Container) -> tuple[list[str], list[str]]:
-        """The names of the container's image; none where it was removed meanwhile."""
-        try:
-            image = self._cri.images.resolve(container.image_id)
-        except NotFound:
-            return [], []
-        return image.repo_tags, image.repo_digests
-
     async def _info(self, container: Container) -> dict[str, str]:
         """For people: process, snapshot, configuration and the whole specification."""
         record = await self._cri.run(self._cri.k8s.containers.get, container.id)
@@ -101,6 +65,44 @@ class ContainerStatus:
             "runtimeSpec": decode(record.spec),
         }
         return {"info": json.dumps(document)}
+
+
+def message(cri: Cri, container: Container) -> cri_pb2.ContainerStatus:
+    """What is known of a container now."""
+    config, run, state = container.config, container.run, container.state
+    tags, digests = _references(cri, container)
+    started = state != cri_pb2.CONTAINER_CREATED
+    resources = cri_pb2.ContainerResources(linux=config.linux.resources) if config.linux.HasField("resources") else None
+    return cri_pb2.ContainerStatus(
+        id=container.id,
+        metadata=config.metadata,
+        state=state,
+        created_at=container.created_at,
+        started_at=run.started_at if started else 0,
+        finished_at=run.finished_at if started else 0,
+        exit_code=run.exit_code,
+        image=cri_pb2.ImageSpec(image=tags[0]) if tags else config.image,
+        image_ref=digests[0] if digests else container.image_id,
+        image_id=container.image_id,
+        reason=_reason(container),
+        message=run.message,
+        labels=config.labels,
+        annotations=config.annotations,
+        mounts=config.mounts,
+        log_path=container.log_path,
+        resources=resources,
+        user=cri_pb2.ContainerUser(linux=container.user),
+        stop_signal=signals.cri_signal(container.stop_signal),
+    )
+
+
+def _references(cri: Cri, container: Container) -> tuple[list[str], list[str]]:
+    """The names of the container's image; none where it was removed meanwhile."""
+    try:
+        image = cri.images.resolve(container.image_id)
+    except NotFound:
+        return [], []
+    return image.repo_tags, image.repo_digests
 
 
 def _reason(container: Container) -> str:

@@ -44,7 +44,7 @@ class ImageFsInfo:
             last = self._last
         usage = cri_pb2.FilesystemUsage(
             timestamp=last.at,
-            fs_id=cri_pb2.FilesystemIdentifier(mountpoint=self._mountpoint()),
+            fs_id=cri_pb2.FilesystemIdentifier(mountpoint=mountpoint(self._cri)),
             used_bytes=cri_pb2.UInt64Value(value=last.size),
             inodes_used=cri_pb2.UInt64Value(value=last.inodes),
         )
@@ -68,5 +68,7 @@ class ImageFsInfo:
         self._committed = committed
         return _Measurement(time.time_ns(), time.monotonic(), sum(s for s, _ in sizes), sum(i for _, i in sizes))
 
-    def _mountpoint(self) -> str:
-        return str(self._cri.core.daemon.root / f"io.containerd.snapshotter.v1.{self._cri.snapshotter}")
+
+def mountpoint(cri: Cri) -> str:
+    """The folder whose file system holds images and containers."""
+    return str(cri.core.daemon.root / f"io.containerd.snapshotter.v1.{cri.snapshotter}")

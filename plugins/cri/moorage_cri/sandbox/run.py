@@ -12,7 +12,7 @@ from moorage_api.cni.call import Attachment
 from moorage_api.errors import NotFound
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
-from moorage_cri import labels, names
+from moorage_cri import events, labels, names
 from moorage_cri.cni import pod
 from moorage_cri.concurrency import finish, together
 from moorage_cri.config import RuntimeHandler
@@ -44,6 +44,8 @@ class RunPodSandbox:
             raise
         cri.sandboxes.add(sandbox.id, sandbox)
         cri.sandbox_names.made(sandbox.name)
+        events.tell_pod(cri, sandbox, events.CREATED)
+        events.tell_pod(cri, sandbox, events.STARTED)
         return cri_pb2.RunPodSandboxResponse(pod_sandbox_id=sandbox.id)
 
     async def _make(self, sandbox: Sandbox, handler: RuntimeHandler, undo: Undo) -> None:

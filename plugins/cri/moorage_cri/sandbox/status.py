@@ -27,7 +27,7 @@ class PodSandboxStatus:
     ) -> cri_pb2.PodSandboxStatusResponse:
         sandbox = self._cri.sandboxes.get(request.pod_sandbox_id)
         return cri_pb2.PodSandboxStatusResponse(
-            status=self._status(sandbox),
+            status=message(self._cri, sandbox),
             info=self._info(sandbox) if request.verbose else None,
             timestamp=time.time_ns(),
         )
@@ -39,7 +39,7 @@ class PodSandboxStatus:
         items = [
             self._item(sandbox, state)
             for sandbox in self._candidates(wanted.id)
-            for state in (self._state(sandbox),)
+            for state in (_state(self._cri, sandbox),)
             if (not wanted.HasField("state") or wanted.state.state == state)
             and matches(sandbox.config.labels, wanted.label_selector)
         ]
@@ -53,9 +53,6 @@ class PodSandboxStatus:
         except NotFound:
             return []
 
-    def _state(self, sandbox: Sandbox) -> cri_pb2.PodSandboxState.ValueType:
-        return cri_pb2.SANDBOX_READY if self._cri.is_ready(sandbox) else cri_pb2.SANDBOX_NOTREADY
-
     def _item(self, sandbox: Sandbox, state: cri_pb2.PodSandboxState.ValueType) -> cri_pb2.PodSandbox:
         config = sandbox.config
         return cri_pb2.PodSandbox(
@@ -63,27 +60,6 @@ class PodSandboxStatus:
             metadata=config.metadata,
             state=state,
             created_at=sandbox.created_at,
-            labels=config.labels,
-            annotations=config.annotations,
-            runtime_handler=sandbox.handler,
-        )
-
-    def _status(self, sandbox: Sandbox) -> cri_pb2.PodSandboxStatus:
-        """A pod that is not ready has given its addresses back; one in the host's network has none of its own."""
-        state = self._state(sandbox)
-        config = sandbox.config
-        ready = state == cri_pb2.SANDBOX_READY
-        addresses = sandbox.network.addresses if sandbox.network is not None and ready else ()
-        return cri_pb2.PodSandboxStatus(
-            id=sandbox.id,
-            metadata=config.metadata,
-            state=state,
-            created_at=sandbox.created_at,
-            network=cri_pb2.PodSandboxNetworkStatus(
-                ip=addresses[0] if addresses else "",
-                additional_ips=[cri_pb2.PodIP(ip=address) for address in addresses[1:]],
-            ),
-            linux=cri_pb2.LinuxPodSandboxStatus(namespaces=cri_pb2.Namespace(options=sandbox.namespace_options)),
             labels=config.labels,
             annotations=config.annotations,
             runtime_handler=sandbox.handler,
@@ -102,3 +78,30 @@ class PodSandboxStatus:
             "cniResult": sandbox.network.result if sandbox.network is not None else None,
         }
         return {"info": json.dumps(document)}
+
+
+def message(cri: Cri, sandbox: Sandbox) -> cri_pb2.PodSandboxStatus:
+    """What is known of a pod now. One that is not ready has given its addresses back; one in the host's network has
+    none of its own."""
+    state = _state(cri, sandbox)
+    config = sandbox.config
+    ready = state == cri_pb2.SANDBOX_READY
+    addresses = sandbox.network.addresses if sandbox.network is not None and ready else ()
+    return cri_pb2.PodSandboxStatus(
+        id=sandbox.id,
+        metadata=config.metadata,
+        state=state,
+        created_at=sandbox.created_at,
+        network=cri_pb2.PodSandboxNetworkStatus(
+            ip=addresses[0] if addresses else "",
+            additional_ips=[cri_pb2.PodIP(ip=address) for address in addresses[1:]],
+        ),
+        linux=cri_pb2.LinuxPodSandboxStatus(namespaces=cri_pb2.Namespace(options=sandbox.namespace_options)),
+        labels=config.labels,
+        annotations=config.annotations,
+        runtime_handler=sandbox.handler,
+    )
+
+
+def _state(cri: Cri, sandbox: Sandbox) -> cri_pb2.PodSandboxState.ValueType:
+    return cri_pb2.SANDBOX_READY if cri.is_ready(sandbox) else cri_pb2.SANDBOX_NOTREADY

@@ -8,6 +8,7 @@ import logging
 from moorage_api.errors import MoorageError, NotFound
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
+from moorage_cri import events
 from moorage_cri.concurrency import together
 from moorage_cri.container import removal, stopping
 from moorage_cri.context import Cri
@@ -56,6 +57,7 @@ class StopPodSandbox:
     async def _stop(self, sandbox: Sandbox) -> None:
         """Kill the containers and take the network down side by side, then end the shim, whatever they came to."""
         cri = self._cri
+        was_ready = cri.is_ready(sandbox)
         containers = cri.containers_of(sandbox.id)
         await together(
             teardown.end_network(cri, sandbox.id),
@@ -64,7 +66,9 @@ class StopPodSandbox:
         await cri.k8s.sandbox_controller.stop(sandbox.id, teardown.SHIM_SECONDS)
         # After the processes in it, and after DEL, which looks into it.
         await teardown.end_namespace(cri, sandbox.id)
-        await together(*(_settle(container) for container in containers))
+        await together(*(_settle(cri, container) for container in containers))
+        if was_ready:
+            events.tell_pod(cri, sandbox, events.STOPPED)
 
     async def _kill(self, container: Container) -> None:
         """What this does not achieve in time, the end of the shim does."""
@@ -88,9 +92,10 @@ class StopPodSandbox:
         await cri.run(files.remove, cri.sandbox_folder(sandbox.id))
         cri.sandboxes.discard(sandbox.id)
         cri.sandbox_names.release(sandbox.name, sandbox.id)
+        events.tell_pod(cri, sandbox, events.DELETED)
 
 
-async def _settle(container: Container) -> None:
+async def _settle(cri: Cri, container: Container) -> None:
     """Wait for the news that a container ended with its shim; without it, say that how it ended is not known."""
     if not container.running:
         return
@@ -99,3 +104,4 @@ async def _settle(container: Container) -> None:
             await container.stopped.wait()
     except TimeoutError:
         stopping.lost(container)
+        events.tell(cri, container, events.STOPPED)
