@@ -20,6 +20,7 @@ from mooraged.locks import check_socket, exclusive
 from mooraged.notify import ServiceManager
 from mooraged.proxies import with_proxies
 from mooraged.server import Server, services_of
+from mooraged.state import log_state
 from mooraged.version import VERSION
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def _end_by_force(seconds: float) -> None:
 
 
 def _on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set; the second of them has its default effect."""
+    """An event that SIGTERM and SIGINT set; the second of them has its default effect. SIGUSR1 tells the state."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -143,4 +144,5 @@ def _on_signals() -> asyncio.Event:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGUSR1, log_state)
     return stopping

@@ -18,15 +18,18 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, Unavailable
+from moorage_api.errors import FailedPrecondition, Internal, InvalidArgument, MoorageError, Unavailable
 from moorage_api.remote.status import fail
 from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER, Service
 from moorage_api.types import check_identifier
 from mooraged.logs import TRACE
 
 logger = logging.getLogger(__name__)
+# Calls that wait to be taken up, as after a burst of thousands: gRPC refuses some beyond 1000 unless told otherwise.
+_PENDING_MAX = 65_536
 
 
 class ServerCall:
@@ -67,6 +70,8 @@ class Server:
                 ("grpc.max_receive_message_length", max_recv),
                 ("grpc.max_send_message_length", max_send),
                 ("grpc.so_reuseport", 0),
+                ("grpc.server.max_pending_requests", _PENDING_MAX),
+                ("grpc.server.max_pending_requests_hard_limit", _PENDING_MAX),
             ]
         )
         self._names: set[str] = set()
@@ -91,7 +96,7 @@ class Server:
         function = getattr(implementation, method.name, None)
         if function is None:
             raise InvalidArgument(f"{type(implementation).__name__} has no method {method.name} ({path})")
-        decode = GetMessageClass(method.input_type).FromString
+        decode = _decoder(method)
         encode = GetMessageClass(method.output_type).SerializeToString
         if method.server_streaming:
             make = (
@@ -99,22 +104,26 @@ class Server:
                 if method.client_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return make(self._stream(path, function), decode, encode)
+            return make(self._stream(path, function, decode), None, encode)
         make = grpc.stream_unary_rpc_method_handler if method.client_streaming else grpc.unary_unary_rpc_method_handler
-        return make(_unary(path, function), decode, encode)
+        return make(_unary(path, function, decode), None, encode)
 
-    def _stream(self, path: str, function: Callable[[Any, Any], AsyncIterator[Any]]) -> Callable[..., Any]:
-        async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+    def _stream(
+        self, path: str, function: Callable[[Any, Any], AsyncIterator[Any]], decode: Callable[[Any], Any]
+    ) -> Callable[..., Any]:
+        # A coroutine that writes, not a generator: gRPC forgets a generator whose client has gone, so that what it holds
+        # would stay until the garbage collector comes by.
+        async def handle(request: Any, context: Any) -> None:
             started = time.monotonic()
             failure: MoorageError | None = None
             task = asyncio.current_task()
             assert task is not None
             self._waiting.add(task)
             try:
-                async with aclosing(function(request, ServerCall(context))) as responses:  # type: ignore[type-var]
+                async with aclosing(function(decode(request), ServerCall(context))) as responses:  # type: ignore[type-var]
                     async for response in responses:
                         self._waiting.discard(task)
-                        yield response
+                        await context.write(response)
                         if self._stopping:
                             raise Unavailable("the daemon is stopping")
                         self._waiting.add(task)
@@ -160,12 +169,32 @@ def services_of(instance: object) -> Sequence[Service]:
     return members
 
 
-def _unary(path: str, function: Callable[[Any, Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _decoder(method: MethodDescriptor) -> Callable[[Any], Any]:
+    """What makes a request of the bytes that came, or an iterator of requests of an iterator of bytes. gRPC would answer
+    `Unknown` to what is no message; here it is `Internal`, as from containerd."""
+    kind = GetMessageClass(method.input_type)
+
+    def decode(data: bytes) -> Any:
+        try:
+            return kind.FromString(data)
+        except DecodeError as error:
+            raise Internal(f"the request is no {method.input_type.full_name}: {error}") from None
+
+    async def decode_each(messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in messages:
+            yield decode(data)
+
+    return decode_each if method.client_streaming else decode
+
+
+def _unary(
+    path: str, function: Callable[[Any, Any], Awaitable[Any]], decode: Callable[[Any], Any]
+) -> Callable[..., Awaitable[Any]]:
     async def handle(request: Any, context: Any) -> Any:
         started = time.monotonic()
         failure: MoorageError | None = None
         try:
-            return await function(request, ServerCall(context))
+            return await function(decode(request), ServerCall(context))
         except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
             failure = fail(path, context, error)
         finally:

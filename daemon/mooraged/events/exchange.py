@@ -30,7 +30,7 @@ class Exchange:
     def __init__(self, queue_length: int = QUEUE_LENGTH) -> None:
         self._queue_length = queue_length
         self._lock = threading.Lock()
-        self._subscriptions: tuple[Reader, ...] = ()
+        self._subscriptions: dict[Reader, None] = {}
 
     def publish(self, namespace: str, topic: str, event: Message) -> None:
         payload = TypedValue(event.DESCRIPTOR.full_name, event.SerializeToString())
@@ -51,18 +51,18 @@ class Exchange:
     def subscribe(self, filters: Sequence[str] = ()) -> Subscription:
         subscription = Reader(self, parse(filters), self._queue_length)
         with self._lock:
-            self._subscriptions = (*self._subscriptions, subscription)
+            self._subscriptions[subscription] = None
         return subscription
 
     def remove(self, subscription: Reader) -> None:
         """Publish to `subscription` no more. Removing it twice is harmless."""
         with self._lock:
-            self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
+            self._subscriptions.pop(subscription, None)
 
     def close(self) -> None:
         """End all subscriptions: their readers get `Unavailable` once they have read what is queued."""
         with self._lock:
-            subscriptions, self._subscriptions = self._subscriptions, ()
+            subscriptions, self._subscriptions = self._subscriptions, {}
             for subscription in subscriptions:
                 subscription.fail(Unavailable("the daemon is stopping"))
 

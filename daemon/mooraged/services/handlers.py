@@ -45,7 +45,8 @@ class Handlers:
         try:
             yield opened
         finally:
-            await self._core.run(opened.close)
+            # Shielded: a second cancellation would take the closing out of the queue of the threads.
+            await asyncio.shield(self._core.run(opened.close))
 
 
 def _close_late(future: asyncio.Future[C]) -> None:
