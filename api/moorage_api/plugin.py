@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 import pluggy
 
 from moorage_api.core import Daemon
+from moorage_api.errors import MoorageError
 from moorage_api.types import Platform
 
 PROJECT = "moorage"
@@ -50,6 +51,7 @@ class PluginType(StrEnum):
     SANDBOX_STORE = "io.containerd.sandbox.store.v1"
     SANDBOX_CONTROLLER = "io.containerd.sandbox.controller.v1"
     TRANSFER = "io.containerd.transfer.v1"
+    IMAGE_VERIFIER = "io.containerd.image-verifier.v1"
     STREAMING = "io.containerd.streaming.v1"
     MOUNT_MANAGER = "io.containerd.mount-manager.v1"
     INTERNAL = "io.containerd.internal.v1"
@@ -97,6 +99,9 @@ class InitContext(Protocol[C_co]):
 
     def get_all(self, type: str) -> dict[str, Any]:
         """All that started of a required or wanted type, by id."""
+
+    def failures(self, type: str) -> dict[str, MoorageError]:
+        """Why those of a required or wanted type did not start that failed, by id: for who may not do without them."""
 
     def on_ready(self, start: Callable[[], Awaitable[None]]) -> None:
         """Await `start` when every plugin is initialised, before the daemon says that it is ready."""

@@ -197,6 +197,9 @@ class Transfer(Protocol):
         `FailedPrecondition` where parts of it are not here, and the errors of the registry as in `pull`.
         """
 
+    async def tag(self, name: str, names: Sequence[str], labels: Labels | None = None) -> list[Image]:
+        """Give the stored image `name` further names; those that exist point at it then. `NotFound`."""
+
     async def import_archive(
         self, source: ByteSource, options: ImportOptions = ImportOptions(), progress: ProgressSink | None = None
     ) -> list[Image]:

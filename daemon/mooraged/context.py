@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moorage_api.core import Daemon
-from moorage_api.errors import FailedPrecondition
+from moorage_api.errors import FailedPrecondition, MoorageError
 from moorage_api.types import Platform
 
 if TYPE_CHECKING:
@@ -65,6 +65,9 @@ class Context:
         if type not in self._needs:
             raise FailedPrecondition(f"{self._plugin.uri} does not require {type}: add it to its registration")
         return self._graph.started(type)
+
+    def failures(self, type: str) -> dict[str, MoorageError]:
+        return self._graph.failures(str(type))
 
     def on_ready(self, start: Callable[[], Awaitable[None]]) -> None:
         self._plugin.ready.append(start)

@@ -129,6 +129,11 @@ class Graph:
         """The instances of the plugins of `type` that run, by id."""
         return {p.id: p.instance for p in self.plugins if p.type == type and p.state is State.STARTED}
 
+    def failures(self, type: str) -> dict[str, MoorageError]:
+        """Why the plugins of `type` failed that did, by id."""
+        failed = [p for p in self.plugins if p.type == type and p.state is State.FAILED]
+        return {p.id: p.error or FailedPrecondition("it failed") for p in failed}
+
     def require(self, type: str, id: str = "") -> Any:
         """The instance of the plugin; `NotFound`, with its reason, where it does not run."""
         if not id:

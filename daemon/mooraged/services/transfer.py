@@ -1,28 +1,41 @@
 """`containerd.services.transfer.v1`: images from one place to another, named by the types of source and destination.
 
-What is served: a registry into the image store, which is a pull. Progress goes to the stream that the request names,
-and credentials are asked for on the stream that the source names.
+What is served: between a registry, the image store and archives, which are streams of bytes; and two of Moorage's own, an
+image in another form and the explanation of a pull. Progress goes to the stream that the request names, and credentials
+are asked for on the stream that the registry names.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError, Message
 
 from moorage_api.errors import InvalidArgument, Unimplemented
 from moorage_api.rpc import Call, Service
-from moorage_api.transfer import Credentials, CredentialSource, Progress, ProgressSink, PullOptions, Transfer
+from moorage_api.transfer import (
+    ConvertOptions,
+    Credentials,
+    CredentialSource,
+    Explanation,
+    ExportOptions,
+    ImportOptions,
+    NameRule,
+    Progress,
+    ProgressSink,
+    PullOptions,
+    PushOptions,
+    Transfer,
+)
 from moorage_api.types import Platform
+from moorage_api.wire import moorage_transfer_pb2 as own
 from moorage_api.wire import transfer_pb2, types_pb2
 from moorage_api.wire import transfer_types_pb2 as types
-from mooraged.services.streaming import Stream, StreamManager, type_name
-
-M = TypeVar("M", bound=Message)
+from mooraged.services import bytestream
+from mooraged.services.streaming import Stream, StreamManager, read, type_name
 
 _SCHEMES = {"": None, "http": True, "https": False}
 
@@ -40,14 +53,23 @@ class Transfers:
         self._engine = engine
         self._streams = streams
         self._routes: dict[tuple[str, str], Callable[[Any, Any, ProgressSink | None, str], Awaitable[None]]] = {
-            (types.OCIRegistry.DESCRIPTOR.full_name, types.ImageStore.DESCRIPTOR.full_name): self._pull,
+            (source.DESCRIPTOR.full_name, destination.DESCRIPTOR.full_name): handler
+            for source, destination, handler in (
+                (types.OCIRegistry, types.ImageStore, self._pull),
+                (types.ImageStore, types.OCIRegistry, self._push),
+                (types.ImageStore, types.ImageStore, self._tag),
+                (types.ImageImportStream, types.ImageStore, self._import),
+                (types.ImageStore, types.ImageExportStream, self._export),
+                (types.ImageStore, own.ConvertedImage, self._convert),
+                (types.OCIRegistry, own.ExplanationStream, self._explain),
+            )
         }
 
     async def Transfer(self, request: transfer_pb2.TransferRequest, call: Call) -> Empty:
+        namespace = call.namespace
         route = (type_name(request.source), type_name(request.destination))
         if route not in self._routes:
             raise Unimplemented(f"transfer from {route[0] or 'nothing'} to {route[1] or 'nothing'} is not offered")
-        namespace = call.namespace
         stream = None
         if request.options.progress_stream:
             stream = self._streams.get(namespace, request.options.progress_stream)
@@ -62,28 +84,137 @@ class Transfers:
         return Empty()
 
     async def _pull(self, source: Any, destination: Any, progress: ProgressSink | None, namespace: str) -> None:
-        registry, store = _read(source, types.OCIRegistry), _read(destination, types.ImageStore)
+        registry, store = read(source, types.OCIRegistry), read(destination, types.ImageStore)
         resolver = registry.resolver
-        if resolver.default_scheme not in _SCHEMES:
-            raise InvalidArgument(f"default_scheme is {resolver.default_scheme!r}: expected http or https")
-        credentials = None
-        if resolver.auth_stream:
-            credentials = _credentials(self._streams.get(namespace, resolver.auth_stream), registry.reference)
         transfer = self._engine.bind(namespace)
         unpacks = list(store.unpacks)
         options = PullOptions(
-            platforms=tuple(_platform(platform) for platform in store.platforms),
+            platforms=_platforms(store.platforms),
             unpack=bool(unpacks),
             snapshotter=unpacks[0].snapshotter if unpacks else "",
             labels=dict(store.labels),
-            credentials=credentials,
+            credentials=self._credentials(registry, namespace),
             hosts_dir=resolver.host_dir,
-            plain_http=_SCHEMES[resolver.default_scheme],
+            plain_http=_plain_http(resolver),
             names=_names(store, registry.reference),
         )
         image = await transfer.pull(registry.reference, options, progress)
         for unpack in unpacks[1:]:
             await transfer.unpack(image, unpack.snapshotter, _platform(unpack.platform))
+
+    async def _push(self, source: Any, destination: Any, progress: ProgressSink | None, namespace: str) -> None:
+        store, registry = read(source, types.ImageStore), read(destination, types.OCIRegistry)
+        options = PushOptions(
+            platforms=_platforms(store.platforms),
+            credentials=self._credentials(registry, namespace),
+            hosts_dir=registry.resolver.host_dir,
+            plain_http=_plain_http(registry.resolver),
+        )
+        await self._engine.bind(namespace).push(store.name, registry.reference, options, progress)
+
+    async def _tag(self, source: Any, destination: Any, progress: ProgressSink | None, namespace: str) -> None:
+        store = read(destination, types.ImageStore)
+        names = [store.name, *(extra.name for extra in store.extra_references if not extra.is_prefix)]
+        wanted = [name for name in names if name]
+        await self._engine.bind(namespace).tag(read(source, types.ImageStore).name, wanted, dict(store.labels))
+
+    async def _import(self, source: Any, destination: Any, progress: ProgressSink | None, namespace: str) -> None:
+        archive, store = read(source, types.ImageImportStream), read(destination, types.ImageStore)
+        unpacks = list(store.unpacks)
+        options = ImportOptions(
+            index_name=store.name,
+            rules=[_rule(extra) for extra in store.extra_references],
+            platforms=_platforms(store.platforms),
+            labels=dict(store.labels),
+            compress=archive.force_compress,
+            unpack=bool(unpacks),
+            snapshotter=unpacks[0].snapshotter if unpacks else "",
+        )
+        stream = self._streams.get(namespace, archive.stream)
+        try:
+            await self._engine.bind(namespace).import_archive(bytestream.received(stream), options, progress)
+        finally:
+            stream.close()
+
+    async def _export(self, source: Any, destination: Any, progress: ProgressSink | None, namespace: str) -> None:
+        store, archive = read(source, types.ImageStore), read(destination, types.ImageExportStream)
+        options = ExportOptions(
+            platforms=_platforms(archive.platforms),
+            all_platforms=archive.all_platforms,
+            docker_manifest=not archive.skip_compatibility_manifest,
+            non_distributable=not archive.skip_non_distributable,
+        )
+        if any(extra.is_prefix for extra in store.extra_references):
+            raise Unimplemented("images to export are named one by one, not by a prefix")
+        names = [name for name in (store.name, *(extra.name for extra in store.extra_references)) if name]
+        stream = self._streams.get(namespace, archive.stream)
+        try:
+            await self._engine.bind(namespace).export_archive(names, bytestream.Sender(stream).send, options, progress)
+        finally:
+            stream.close()
+
+    async def _convert(self, source: Any, destination: Any, progress: ProgressSink | None, namespace: str) -> None:
+        store, wanted = read(source, types.ImageStore), read(destination, own.ConvertedImage)
+        options = ConvertOptions(wanted.compression, wanted.oci, _platforms(wanted.platforms), dict(wanted.labels))
+        await self._engine.bind(namespace).convert(store.name, wanted.name, options, progress)
+
+    async def _explain(self, source: Any, destination: Any, progress: ProgressSink | None, namespace: str) -> None:
+        registry, wanted = read(source, types.OCIRegistry), read(destination, own.ExplanationStream)
+        options = PullOptions(
+            credentials=self._credentials(registry, namespace),
+            hosts_dir=registry.resolver.host_dir,
+            plain_http=_plain_http(registry.resolver),
+        )
+        stream = self._streams.get(namespace, wanted.stream)
+        try:
+            explained = await self._engine.bind(namespace).explain(registry.reference, options)
+            await stream.send(_explanation(explained))
+        finally:
+            stream.close()
+
+    def _credentials(self, registry: types.OCIRegistry, namespace: str) -> CredentialSource | None:
+        name = registry.resolver.auth_stream
+        return _credentials(self._streams.get(namespace, name), registry.reference) if name else None
+
+
+def _plain_http(resolver: types.RegistryResolver) -> bool | None:
+    if resolver.default_scheme not in _SCHEMES:
+        raise InvalidArgument(f"default_scheme is {resolver.default_scheme!r}: expected http or https")
+    return _SCHEMES[resolver.default_scheme]
+
+
+def _rule(extra: types.ImageReference) -> NameRule:
+    return NameRule(
+        extra.name,
+        is_prefix=extra.is_prefix,
+        allow_overwrite=extra.allow_overwrite,
+        add_digest=extra.add_digest,
+        skip_named_digest=extra.skip_named_digest,
+    )
+
+
+def _explanation(explained: Explanation) -> own.Explanation:
+    return own.Explanation(
+        reference=explained.reference,
+        config=explained.config,
+        hosts=[
+            own.HostStep(
+                url=step.url,
+                origin=step.origin,
+                capabilities=step.capabilities,
+                tls=step.tls,
+                proxy=step.proxy,
+                asked=step.asked,
+                outcome=step.outcome,
+                login=step.login,
+                credentials=step.credentials,
+                digest=step.digest,
+            )
+            for step in explained.hosts
+        ],
+        digest=explained.digest,
+        media_type=explained.media_type,
+    )
 
 
 def _names(store: types.ImageStore, reference: str) -> list[str]:
@@ -96,11 +227,8 @@ def _platform(message: types_pb2.Platform) -> Platform:
     return Platform(message.os, message.architecture, message.variant, message.os_version, tuple(message.os_features))
 
 
-def _read(value: Any, kind: type[M]) -> M:
-    try:
-        return kind.FromString(value.value)
-    except DecodeError as error:
-        raise InvalidArgument(f"the {kind.DESCRIPTOR.full_name} cannot be read: {error}") from None
+def _platforms(messages: Iterable[types_pb2.Platform]) -> tuple[Platform, ...]:
+    return tuple(_platform(message) for message in messages)
 
 
 def _progress_sink(loop: asyncio.AbstractEventLoop, stream: Stream) -> ProgressSink:
@@ -127,9 +255,7 @@ def _credentials(stream: Stream, reference: str) -> CredentialSource:
             answer = await stream.receive()
         if answer is None:
             return None
-        if type_name(answer) != types.AuthResponse.DESCRIPTOR.full_name:
-            raise InvalidArgument(f"a question for credentials was answered with {type_name(answer)[:80]!r}")
-        response = _read(answer, types.AuthResponse)
+        response = read(answer, types.AuthResponse)
         match response.authType:
             case types.CREDENTIALS:
                 return Credentials(username=response.username, secret=response.secret)

@@ -76,6 +76,14 @@ class TokenCache:
         self._tokens.pop(key, None)
 
 
+@dataclass(frozen=True, slots=True)
+class LoginDescription:
+    """How a host was logged in to, for people and without secrets: what it `wanted`, and what was `used`."""
+
+    wanted: str = ""
+    used: str = "none"
+
+
 @dataclass
 class _Login:
     """How one host wants it, known from its first 401 on."""
@@ -133,6 +141,23 @@ class Authorizer:
         else:
             asked = ", ".join(sorted(by_scheme)) or "nothing"
             raise HostFailure(Unauthenticated(f"it asks for a login of a kind that is not known ({asked})"), status=401)
+
+    def describe(self, host: Host) -> LoginDescription:
+        """What is known of the login to `host`."""
+        login = self._logins.get(host.address)
+        if login is None:
+            return LoginDescription()
+        given = login.credentials
+        if given.header:
+            used = "client: a token"
+        elif given.username:
+            used = f"client: user {given.username}"
+        else:
+            used = "client: an identity token" if given.secret else "anonymous"
+        wanted = {"given": "the token given", "basic": "user name and password"}.get(login.scheme, "a login")
+        if login.scheme == "bearer":
+            wanted = f"a token of {login.realm}" + (f" for {login.service}" if login.service else "")
+        return LoginDescription(wanted, used)
 
     async def _login(self, host: Host) -> _Login:
         if host.address not in self._logins:

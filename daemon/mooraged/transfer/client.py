@@ -14,7 +14,7 @@ from yarl import URL
 
 from moorage_api.errors import PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable
 from moorage_api.transfer import CredentialSource
-from mooraged.transfer.auth import Authorizer, TokenCache
+from mooraged.transfer.auth import Authorizer, LoginDescription, TokenCache
 from mooraged.transfer.challenges import parse_challenges
 from mooraged.transfer.failures import HostFailure, of_exception, of_status
 from mooraged.transfer.hosts import Host
@@ -62,6 +62,10 @@ class Repository:
         """Where `host` has `<kind>/<name>` of this repository."""
         url = f"{self._client.scheme_of(host)}://{host.address}{host.path}/{self._path}/{kind}/{name}"
         return URL(url).with_query({"ns": self._domain} if host.is_mirror_of(self._domain) else {})
+
+    def login(self, host: Host) -> LoginDescription:
+        """How `host` has been logged in to so far."""
+        return self._authorizer.describe(host)
 
     @asynccontextmanager
     async def exchange(

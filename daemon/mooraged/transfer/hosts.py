@@ -56,6 +56,8 @@ class Host:
     tls: Tls = Tls()
     headers: tuple[tuple[str, str], ...] = ()
     dial_timeout: float = DIAL_TIMEOUT
+    origin: str = field(default="the registry itself", compare=False)
+    """Why it is asked, for people."""
 
     @property
     def tries_https_first(self) -> bool:
@@ -98,6 +100,15 @@ def hosts_for(domain: str, config_path: str = "", plain_http: bool | None = None
     folder = _folder_of(domain, config_path)
     configured = _read_folder(folder) if folder else [_Partial()]
     return [part.host or _origin(domain, part.tls, part.headers, part.dial_timeout, plain_http) for part in configured]
+
+
+def config_for(domain: str, config_path: str) -> str:
+    """The file that `hosts_for` reads, or the folder of certificates where there is none; empty for neither."""
+    folder = _folder_of(domain, config_path)
+    if folder is None:
+        return ""
+    path = folder / "hosts.toml"
+    return str(path if path.exists() else folder)
 
 
 def is_loopback(domain: str) -> bool:
@@ -155,20 +166,20 @@ def _read_folder(folder: Path) -> list[_Partial]:
         if not data.strip():
             return [_docker_certificates(folder)]
         file = msgspec.toml.decode(data, type=HostsFile)
-        hosts = [_host(server, table, folder) for server, table in file.host.items()]
-        return [*hosts, _host(file.server, file, folder)]
+        hosts = [_host(server, table, folder, f'[host."{server}"] in {path}') for server, table in file.host.items()]
+        return [*hosts, _host(file.server, file, folder, f"server in {path}")]
     except FileNotFoundError:
         return [_docker_certificates(folder)]
     except (msgspec.DecodeError, ValueError, OSError) as error:
         raise FailedPrecondition(f"{path}: {error}") from error
 
 
-def _host(server: str, table: HostTable, folder: Path) -> _Partial:
+def _host(server: str, table: HostTable, folder: Path, origin: str) -> _Partial:
     tls = Tls(
         tuple(str(folder / name) for name in _strings(table.ca)), tuple(_pairs(table.client, folder)), table.skip_verify
     )
     headers = tuple((name, value) for name, values in table.header.items() for value in _strings(values))
-    timeout = _seconds(table.dial_timeout) if table.dial_timeout else DIAL_TIMEOUT
+    timeout = seconds(table.dial_timeout) if table.dial_timeout else DIAL_TIMEOUT
     unknown = {name.lower() for name in table.capabilities} - CAPABILITIES
     if unknown:
         raise ValueError(f"unknown capability {min(unknown)!r}: expected {', '.join(sorted(CAPABILITIES))}")
@@ -180,8 +191,8 @@ def _host(server: str, table: HostTable, folder: Path) -> _Partial:
     if url.username is not None or url.password is not None:
         raise ValueError(f"the URL of {url.hostname!r} holds credentials: they do not belong into it")
     capabilities = frozenset(name.lower() for name in table.capabilities) or CAPABILITIES
-    host = Host(url.scheme, url.netloc, _api_root(url.path, table.override_path), capabilities, tls, headers, timeout)
-    return _Partial(host)
+    root = _api_root(url.path, table.override_path)
+    return _Partial(Host(url.scheme, url.netloc, root, capabilities, tls, headers, timeout, origin))
 
 
 def _api_root(path: str, override: bool) -> str:
@@ -216,8 +227,8 @@ def _docker_certificates(folder: Path) -> _Partial:
     return _Partial(tls=Tls(authorities, tuple(clients)))
 
 
-def _seconds(text: str) -> float:
-    """A duration as Go writes it: `30s`, `1m30s`, `500ms`."""
+def seconds(text: str) -> float:
+    """A duration as Go writes it: `30s`, `1m30s`, `500ms`. `ValueError`."""
     if _DURATION.fullmatch(text) is None:
         raise ValueError(f"{text!r} is not a duration: expected for example '30s' or '1m30s'")
     return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))

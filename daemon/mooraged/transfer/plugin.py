@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
 from mooraged.transfer.config import TransferConfig
+from mooraged.transfer.hosts import seconds
 from mooraged.transfer.service import LocalTransfer
+from mooraged.transfer.verifiers import Bindir, BindirConfig, Gate
 
 
 def init(context: InitContext[TransferConfig]) -> LocalTransfer:
@@ -15,9 +17,16 @@ def init(context: InitContext[TransferConfig]) -> LocalTransfer:
         context.get(PluginType.METADATA),
         context.get(PluginType.SERVICE),
         f"moorage/{context.daemon.version}",
+        Gate(context.get_all(PluginType.IMAGE_VERIFIER), context.failures(PluginType.IMAGE_VERIFIER)),
     )
     context.on_stop(service.close)
     return service
+
+
+def init_bindir(context: InitContext[BindirConfig]) -> Bindir:
+    config = context.config
+    timeout = config.per_verifier_timeout
+    return Bindir(config.bin_dir, config.max_verifiers, seconds(timeout) if isinstance(timeout, str) else timeout)
 
 
 @hookimpl

@@ -11,6 +11,7 @@ import msgspec
 
 from moorage_api.errors import DataLoss, InvalidArgument, ResourceExhausted, Unimplemented
 from moorage_api.oci import image
+from moorage_api.oci.reference import Reference
 from moorage_api.types import Descriptor, check_digest
 from mooraged.transfer.client import read_body
 from mooraged.transfer.failures import HostFailure
@@ -47,8 +48,9 @@ async def resolve(source: Source) -> Resolved:
     Errors as `Source.ask`; also `Unimplemented` for Docker's schema 1, `InvalidArgument` for what is no image.
     """
     reference = source.reference
-    needed = frozenset({PULL} if reference.digest else {PULL, RESOLVE})
-    resolved = await source.ask(f"resolve {reference.canonical}", lambda host: _resolve_at(source, host), needed)
+    resolved = await source.ask(
+        f"resolve {reference.canonical}", lambda host: resolve_at(source, host), needed_for(reference)
+    )
     media_type = resolved.descriptor.media_type
     if media_type == image.DOCKER_SCHEMA1:
         raise Unimplemented(f"{reference.canonical} is an image of Docker's schema 1: push it again in a newer form")
@@ -57,8 +59,14 @@ async def resolve(source: Source) -> Resolved:
     return resolved
 
 
-async def _resolve_at(source: Source, host: Host) -> Resolved:
-    """HEAD, which registries do not count against a limit of pulls; GET only where HEAD does not tell all."""
+def needed_for(reference: Reference) -> frozenset[str]:
+    """What a host must be trusted with to be asked for this reference."""
+    return frozenset({PULL} if reference.digest else {PULL, RESOLVE})
+
+
+async def resolve_at(source: Source, host: Host) -> Resolved:
+    """Ask one host: by HEAD, which registries do not count against a limit of pulls, and by GET only where HEAD does not
+    tell all. `HostFailure`."""
     reference = source.reference
     try:
         async with source.request(host, "HEAD", "manifests", reference.object, ACCEPT) as response:

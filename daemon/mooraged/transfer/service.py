@@ -14,39 +14,53 @@ from moorage_api.oci.reference import Reference, parse
 from moorage_api.transfer import (
     ByteSink,
     ByteSource,
+    ConvertOptions,
+    Explanation,
     ExportOptions,
     ImportOptions,
     ProgressSink,
     PullOptions,
     PushOptions,
 )
-from moorage_api.types import Descriptor, Platform
+from moorage_api.types import Descriptor, Labels, Platform
 from mooraged.transfer.archive.exporter import Export
 from mooraged.transfer.archive.importer import Import
 from mooraged.transfer.arrival import Arrival
 from mooraged.transfer.client import RegistryClient
 from mooraged.transfer.config import TransferConfig
+from mooraged.transfer.convert import Conversion
 from mooraged.transfer.documents import find_stored, read_blob
+from mooraged.transfer.explain import explain
 from mooraged.transfer.extraction import Target
-from mooraged.transfer.hosts import hosts_for
+from mooraged.transfer.hosts import config_for, hosts_for
 from mooraged.transfer.leases import TransferLeases
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.pull import Pull, Workshop
 from mooraged.transfer.push import Push
+from mooraged.transfer.referrers import referrers
 from mooraged.transfer.resolver import resolve
 from mooraged.transfer.source import Source
-from mooraged.transfer.stores import Metadata
+from mooraged.transfer.stores import Metadata, save_image
 from mooraged.transfer.threads import KeyedLocks, Threads
 from mooraged.transfer.transport import Transport
 from mooraged.transfer.unpack import Unpacker, layers_of
+from mooraged.transfer.verifiers import Gate
 
 
 class LocalTransfer:
     """The instance of the TRANSFER plugin `local`."""
 
-    def __init__(self, config: TransferConfig, metadata: Metadata, differ: Differ, user_agent: str = "moorage") -> None:
+    def __init__(
+        self,
+        config: TransferConfig,
+        metadata: Metadata,
+        differ: Differ,
+        user_agent: str = "moorage",
+        gate: Gate | None = None,
+    ) -> None:
         self.config = config
         self.metadata = metadata
+        self.gate = gate or Gate()
         self.transport = Transport(config.progress_timeout, user_agent)
         self.client = RegistryClient(self.transport)
         self.threads = Threads(config.threads)
@@ -99,6 +113,7 @@ class BoundTransfer:
         reporter.image("resolving")
         resolved = await resolve(source)
         reporter.image("resolved", resolved.descriptor)
+        await self._service.gate.check(parsed.canonical, resolved.descriptor)
         async with self._service.leases.hold(self._namespace, parsed.canonical) as (stores, lease):
             pull = Pull(self._service.workshop, source, stores, lease, options, reporter)
             return await pull.run(resolved, snapshotter)
@@ -121,6 +136,16 @@ class BoundTransfer:
         reporter = Reporter(str(parsed), progress)
         push = Push(self._service.threads, source, stores, options, reporter, self._service.config)
         return await push.run(stored)
+
+    async def tag(self, name: str, names: Sequence[str], labels: Labels | None = None) -> list[Image]:
+        """See `moorage_api.transfer.Transfer.tag`."""
+        images = self._service.metadata.bind(self._namespace).images
+
+        def work() -> list[Image]:
+            target = images.get(name).target
+            return [save_image(images, Image(wanted, target, labels or {})) for wanted in names]
+
+        return await self._service.threads.run(work)
 
     async def import_archive(
         self, source: ByteSource, options: ImportOptions = ImportOptions(), progress: ProgressSink | None = None
@@ -146,6 +171,30 @@ class BoundTransfer:
         reporter = Reporter("archive", progress)
         stores = self._service.metadata.bind(self._namespace)
         await Export(self._service.threads, stores, options, reporter).run(names, sink)
+
+    async def convert(
+        self, name: str, target: str, options: ConvertOptions = ConvertOptions(), progress: ProgressSink | None = None
+    ) -> Image:
+        """See `moorage_api.transfer.Transfer.convert`."""
+        reporter = Reporter(target, progress)
+        async with self._service.leases.hold(self._namespace, f"convert {target}", resumable=False) as (stores, _):
+            stored = await self._service.threads.run(stores.images.get, name)
+            return await Conversion(self._service.threads, stores, options, reporter).run(stored, target)
+
+    async def explain(self, reference: str, options: PullOptions = PullOptions()) -> Explanation:
+        """See `moorage_api.transfer.Transfer.explain`."""
+        source = await self._source(parse(reference), options)
+        path = options.hosts_dir or self._service.config.config_path
+        config = await self._service.threads.run(config_for, source.reference.domain, path)
+        return await explain(source, self._service.client, config)
+
+    async def referrers(
+        self, reference: str, artifact_type: str = "", options: PullOptions = PullOptions()
+    ) -> list[Descriptor]:
+        """See `moorage_api.transfer.Transfer.referrers`."""
+        source = await self._source(parse(reference), options)
+        resolved = await resolve(source)
+        return await referrers(source, resolved.descriptor, artifact_type)
 
     async def _unpack(self, stored: Image, target: Target, platform: Platform) -> str:
         run, content = self._service.threads.run, target.stores.content

@@ -311,11 +311,11 @@ def test_a_transfer_that_its_client_leaves_is_cancelled(stub: TransferStub, engi
 
 def test_other_routes_are_not_offered(stub: TransferStub) -> None:
     asked = transfer_pb2.TransferRequest(
-        source=pack(types.ImageStore(name="a")), destination=pack(types.OCIRegistry(reference="b"))
+        source=pack(types.ImageImportStream(stream="a")), destination=pack(types.OCIRegistry(reference="b"))
     )
     code, message = failure(lambda: pull(stub, asked))
     assert code == grpc.StatusCode.UNIMPLEMENTED
-    assert "ImageStore" in message
+    assert "ImageImportStream" in message
     assert failure(lambda: pull(stub, transfer_pb2.TransferRequest()))[0] == grpc.StatusCode.UNIMPLEMENTED
 
 
