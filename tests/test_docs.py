@@ -80,7 +80,7 @@ def test_the_readme_has_examples() -> None:
     assert ROOT / "README.md" in EXECUTED
 
 
-@pytest.mark.parametrize("page", ["configuration.md", "commands.md"])
+@pytest.mark.parametrize("page", ["configuration.md", "commands.md", "contracts.md", "conformance.md"])
 def test_the_reference_pages_are_up_to_date(page: str, reference: ModuleType) -> None:
     pages = reference.pages()
     assert (ROOT / "docs" / page).read_text() == pages[ROOT / "docs" / page], "run ./dev docs"

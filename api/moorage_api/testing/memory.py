@@ -13,7 +13,7 @@ from typing import Self
 
 from moorage_api import adaptors, filters
 from moorage_api.content import Info, IngestStatus
-from moorage_api.errors import AlreadyExists, FailedPrecondition, NotFound, OutOfRange, Unavailable
+from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, Unavailable
 from moorage_api.fieldpaths import update_labels, without_empty
 from moorage_api.types import Labels, check_digest
 
@@ -78,6 +78,8 @@ class MemoryContentStore:
         return [status for status in found if accepted.matches(adaptors.ingest_status(status))]
 
     def writer(self, ref: str, total: int = 0, expected: str = "") -> MemoryWriter:
+        if not ref or total < 0:
+            raise InvalidArgument("an ingest needs a ref, and a total that is not negative")
         with self._lock:
             if expected and check_digest(expected) in self._blobs:
                 raise AlreadyExists(f"blob {expected} exists")
@@ -101,6 +103,8 @@ class MemoryContentStore:
 
     def _keep(self, ingest: _Ingest, size: int, expected: str, labels: Labels | None) -> Info:
         """Make the ingest a blob."""
+        if expected:
+            check_digest(expected)
         data = bytes(ingest.data)
         algorithm = expected.partition(":")[0] or "sha256"
         digest = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
