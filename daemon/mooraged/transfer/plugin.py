@@ -37,7 +37,15 @@ def moorage_register() -> Sequence[Registration]:
             "local",
             init,
             requires=[PluginType.METADATA, PluginType.SERVICE],
+            wants=[PluginType.IMAGE_VERIFIER],
             config=TransferConfig,
-            documentation="Images between registries and the store.",
-        )
+            documentation="Images between registries, archives and the store.",
+        ),
+        Registration(
+            PluginType.IMAGE_VERIFIER,
+            "bindir",
+            init_bindir,
+            config=BindirConfig,
+            documentation="Programs of a folder that must accept an image before it is pulled.",
+        ),
     ]
