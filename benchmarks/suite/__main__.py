@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from suite import native, pods, pull
+from suite import native, pods, pull, snapshotters
 from suite.report import Report
 
-BENCHMARKS: dict[str, Callable[[], Report]] = {"pods": pods.run, "native": native.run, "pull": pull.run}
+BENCHMARKS: dict[str, Callable[[], Report]] = {
+    "pods": pods.run,
+    "native": native.run,
+    "pull": pull.run,
+    "snapshotters": snapshotters.run,
+}
 
 
 def main(names: list[str]) -> int:
