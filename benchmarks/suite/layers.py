@@ -37,6 +37,7 @@ class Layer:
         source = _Source(self.name)
         output = io.BytesIO()
         with tarfile.open(fileobj=output, mode="w", format=tarfile.GNU_FORMAT) as archive:
+            archive.addfile(_info(self.name, tarfile.DIRTYPE))
             for number, size in enumerate(source.sizes(self.files, self.size)):
                 folder = f"{self.name}/{number // 400}/{number // 8}"
                 if number % 8 == 0:

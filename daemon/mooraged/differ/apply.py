@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 
 from moorage_api.linux import syscalls
-from mooraged.differ.compression import decompressed
+from mooraged.differ.compression import Decompressor
 from mooraged.differ.extract import Extractor
 from mooraged.differ.growing import GrowingFile, Growth
 from mooraged.differ.limits import Limits
@@ -18,7 +18,8 @@ from mooraged.differ.tar.events import LimitError
 from mooraged.differ.tar.reader import Reader
 from mooraged.differ.targets import target
 
-_CHUNKS_AHEAD = 8
+_BUFFERS = 6
+_BUFFER_SIZE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,17 @@ class Applying:
             with open(self._request.path, "rb", buffering=0) as file:
                 size = self._request.size
                 ceiling = _ceiling(size, self._request.limits)
-                source = GrowingFile(file, size, self._growth) if self._request.grows else file
-                for chunk in decompressed(source):
-                    self.size += len(chunk)
+                source = Decompressor(GrowingFile(file, size, self._growth) if self._request.grows else file)
+                while (buffer := extraction.free()) is not None:
+                    count = source.readinto(buffer)
+                    if not count:
+                        extraction.complete()
+                        break
+                    self.size += count
                     if self.size > ceiling:
                         raise LimitError(f"more than {ceiling} bytes uncompressed")
-                    digest.update(chunk)
-                    if not extraction.put(chunk):
-                        break
-                else:
-                    extraction.complete()
+                    digest.update(buffer[:count])
+                    extraction.put(buffer, count)
         finally:
             extraction.stop()
         return Applied(f"sha256:{digest.hexdigest()}", self.size, extraction.incomplete)
@@ -69,36 +71,35 @@ def _ceiling(compressed: int, limits: Limits) -> int:
 
 
 class _Extraction(threading.Thread):
-    """The thread that reads the archive and makes its files. Chunks come to it through a short queue."""
+    """The thread that reads the archive and makes its files. Buffers go to it filled, and come back to be filled again:
+    few and small, so that they stay in the processor's cache, and memory is bounded."""
 
     def __init__(self, request: Apply) -> None:
         super().__init__(name="extract")
         self._request = request
         self.incomplete = False
-        self._chunks: queue.Queue[bytes | None] = queue.Queue(_CHUNKS_AHEAD)
-        self._ended = threading.Event()
+        self._free: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        self._filled: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._free.put(memoryview(bytearray(_BUFFER_SIZE)))
         self._complete = False
         self._error: BaseException | None = None
 
-    def put(self, chunk: bytes | None) -> bool:
-        """Hand over the next chunk, None for the end; False when the extraction has failed and wants no more."""
-        while not self._ended.is_set():
-            try:
-                self._chunks.put(chunk, timeout=0.2)
-            except queue.Full:
-                continue
-            return True
-        return False
+    def free(self) -> memoryview | None:
+        """A buffer to fill; None when the extraction has failed and wants no more."""
+        return self._free.get()
+
+    def put(self, buffer: memoryview, count: int) -> None:
+        """Hand over a buffer with the next `count` bytes."""
+        self._filled.put((buffer, count))
 
     def complete(self) -> None:
-        """Say that every chunk was handed over."""
+        """Say that all bytes were handed over."""
         self._complete = True
-        self.put(None)
 
     def stop(self) -> None:
         """Wait for the end, and give up what is not complete. Raises what the extraction failed with."""
-        if not self._complete:
-            self.put(None)
+        self._filled.put(None)
         self.join()
         if self._error is not None:
             raise self._error
@@ -118,14 +119,16 @@ class _Extraction(threading.Thread):
         except BaseException as error:  # noqa: BLE001 (raised again by stop, in the thread that waits)
             self._error = error
         finally:
-            self._ended.set()
+            self._free.put(None)
 
     def _extract(self, extractor: Extractor) -> None:
         reader = Reader()
         take = extractor.take
-        while (chunk := self._chunks.get()) is not None:
-            for event in reader.receive(chunk):
+        while (filled := self._filled.get()) is not None:
+            buffer, count = filled
+            for event in reader.receive(buffer[:count]):
                 take(event)
+            self._free.put(buffer)
         if self._complete:
             reader.finish()
             extractor.finish()

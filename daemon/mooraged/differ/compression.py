@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import zstandard
 from isal import igzip, igzip_lib, isal_zlib
@@ -13,6 +13,7 @@ from mooraged.differ.media import Compression
 from mooraged.differ.tar.events import TarError
 
 CHUNK = 1 << 20
+_READ_SIZE = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # Skippable frames, with which some tools begin a zstd file: 16 magic numbers that differ in the first byte.
@@ -28,6 +29,8 @@ class Readable(Protocol):
 
     def read(self, size: int, /) -> bytes: ...
 
+    def readinto(self, buffer: memoryview, /) -> int: ...
+
     def seek(self, offset: int, /) -> int: ...
 
 
@@ -39,25 +42,35 @@ class Compressor(Protocol):
     def flush(self) -> bytes: ...
 
 
-def decompressed(file: Readable) -> Iterator[bytes]:
-    """The bytes of a layer, decompressed if they begin as gzip or zstd do, in chunks of at most `CHUNK`.
+class Decompressor:
+    """The bytes of a layer, decompressed if they begin as gzip or zstd do.
 
-    Several gzip members or zstd frames in a row are one stream. `TarError` for compressed data that is damaged.
+    Several gzip members or zstd frames in a row are one stream.
     """
-    head = _head(file)
-    reader: Readable
-    if head.startswith(_GZIP_MAGIC):
-        reader = igzip.open(file)  # type: ignore[no-untyped-call]
-    elif head == _ZSTD_MAGIC or (head[1:] == _ZSTD_SKIPPABLE and head[0] & 0xF0 == 0x50):
-        # Reading is all that it asks of a file.
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_size=CHUNK, read_across_frames=True)  # type: ignore[arg-type]
-    else:
-        reader = file
-    try:
-        while chunk := reader.read(CHUNK):
-            yield chunk
-    except _DAMAGED as error:
-        raise TarError(f"damaged compressed data: {error}") from error
+
+    def __init__(self, file: Readable) -> None:
+        head = _head(file)
+        source: Any = file
+        if head.startswith(_GZIP_MAGIC):
+            source = igzip.open(file)  # type: ignore[no-untyped-call]
+        elif head == _ZSTD_MAGIC or (head[1:] == _ZSTD_SKIPPABLE and head[0] & 0xF0 == 0x50):
+            source = zstandard.ZstdDecompressor().stream_reader(source, read_size=_READ_SIZE, read_across_frames=True)
+        self._readinto: Callable[[memoryview], int] = source.readinto
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer, or a part of it; 0 at the end. `TarError` for compressed data that is damaged."""
+        try:
+            return self._readinto(buffer)
+        except _DAMAGED as error:
+            raise TarError(f"damaged compressed data: {error}") from error
+
+
+def decompressed(file: Readable | BinaryIO) -> Iterator[bytes]:
+    """As `Decompressor`, in pieces that may be kept."""
+    source = Decompressor(cast(Readable, file))
+    buffer = memoryview(bytearray(CHUNK))
+    while count := source.readinto(buffer):
+        yield bytes(buffer[:count])
 
 
 def _head(file: Readable) -> bytes:

@@ -43,11 +43,11 @@ class GrowingFile:
         self._offset += len(data)
         return data
 
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+    def readinto(self, buffer: memoryview, /) -> int:
         """As `read`, into `buffer`."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        count = self._file.readinto(memoryview(buffer)[: self._available()])  # type: ignore[attr-defined]
+        self._offset += count
+        return int(count)
 
     def readable(self) -> bool:
         return True
