@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -35,12 +37,13 @@ class Spdy:
     def __init__(self, read: Callable[[], Any], write: Callable[[bytes], Any]) -> None:
         self.session = Session(client=True)
         self.protocol = ""
-        self.data: dict[int, bytes] = {}
+        self.data: dict[int, bytearray] = {}
         self.accepted: set[int] = set()
         self.ended: set[int] = set()
         self.reset: set[int] = set()
         self.pings: set[int] = set()
         self.closed = False
+        self.abort: Callable[[], None] = lambda: None
         self._read = read
         self._write = write
 
@@ -58,15 +61,17 @@ class Spdy:
 
     async def receive(self, until: Callable[[], bool], seconds: float = SECONDS) -> None:
         async with asyncio.timeout(seconds):
-            while not until() and not self.closed:
+            while not until():
                 data = await self._read()
-                self.closed = not data
+                if not data:
+                    self.closed = True
+                    return
                 for event in self.session.receive(data):
                     self._note(event)
 
     def _note(self, event: events.Event) -> None:
         if isinstance(event, events.DataReceived):
-            self.data[event.stream] = self.data.get(event.stream, b"") + event.data
+            self.data.setdefault(event.stream, bytearray()).extend(event.data)
         elif isinstance(event, events.StreamAccepted):
             self.accepted.add(event.stream)
         elif isinstance(event, events.StreamEnded):
@@ -99,6 +104,14 @@ async def spdy(
             await writer.drain()
 
         client = Spdy(lambda: reader.read(65536), write)
+
+        def abort() -> None:
+            """Reset the connection: what is unsent is dropped, so that the end is seen at once."""
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+        client.abort = abort
         answer = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
         client.protocol = answer["x-stream-protocol-version"]
         yield client
@@ -122,7 +135,7 @@ class Command:
         return cls(connection, opened)
 
     def output(self, name: str) -> bytes:
-        return self.connection.data.get(self.streams[name], b"")
+        return bytes(self.connection.data.get(self.streams[name], b""))
 
     async def send(self, name: str, data: bytes, *, end: bool = False) -> None:
         await self.connection.send(self.streams[name], data, end=end)
@@ -142,8 +155,8 @@ class Command:
 class Channels:
     """Exec, Attach or PortForward in the channels of a WebSocket."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
+    def __init__(self, connection: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = connection
         self.data: dict[int, bytes] = {}
         self.messages = 0
 
@@ -168,16 +181,16 @@ async def websocket(
     """Open a WebSocket with one of the subprotocols."""
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(url, protocols=protocols, ssl=tls or True) as socket,
+        session.ws_connect(url, protocols=protocols, ssl=tls or True) as connection,
     ):
-        yield socket
+        yield connection
 
 
-async def tunnel(socket: aiohttp.ClientWebSocketResponse) -> Spdy:
+async def tunnel(connection: aiohttp.ClientWebSocketResponse) -> Spdy:
     """SPDY in the binary messages of a WebSocket."""
 
     async def read() -> bytes:
-        message = await socket.receive()
+        message = await connection.receive()
         return bytes(message.data) if message.type is aiohttp.WSMsgType.BINARY else b""
 
-    return Spdy(read, socket.send_bytes)
+    return Spdy(read, connection.send_bytes)

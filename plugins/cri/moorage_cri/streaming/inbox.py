@@ -13,7 +13,8 @@ class Inbox:
     """Between the task that reads a connection and the one that uses a stream of it. Holds little: who puts into a full
     one waits, and with it the whole connection.
 
-    While nothing is read, nobody would see that the client has gone: `gone` is asked now and then instead.
+    While nothing is read, nobody would see that the client has gone: `gone` is asked now and then instead. It knows of a
+    reset at once; of an end behind bytes that were not read only when the client's kernel gives these up, in minutes.
     """
 
     def __init__(self, gone: Callable[[], bool]) -> None:

@@ -54,20 +54,25 @@ async def _connect(netns: str, port: int) -> socket.socket:
         try:
             connection = await own_thread(lambda: _open(netns, family))  # noqa: B023 - awaited within the round
         except OSError as error:
-            problems.append(error.strerror)
+            problems.append(_reason(error))
             continue
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await asyncio.get_running_loop().sock_connect(connection, (host, port))
         except (OSError, TimeoutError) as error:
             connection.close()
-            problems.append(getattr(error, "strerror", None) or "no answer")
+            problems.append(_reason(error))
         except BaseException:
             connection.close()
             raise
         else:
             return connection
     raise Unavailable(f"port {port}: {problems[0]}")
+
+
+def _reason(error: OSError) -> str:
+    """The kernel's words; asyncio's do not say what was wrong."""
+    return os.strerror(error.errno) if error.errno else "no answer in time"
 
 
 def _open(netns: str, family: socket.AddressFamily) -> socket.socket:
