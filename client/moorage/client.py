@@ -267,6 +267,12 @@ class Client:
         finally:
             await container.remove(force=True)
 
+    async def collect(self) -> None:
+        """Collect what nothing refers to any more; it is gone when this returns."""
+        id = f"moorage-{uuid.uuid4().hex}"
+        await self.leases.create(id)
+        await self.leases.delete(id, sync=True)
+
     async def close(self) -> None:
         """Close the connection, also for the clients derived from this one."""
         await self.session.channel.close()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+
+import grpc
 
 from moorage.convert import nanoseconds
-from moorage.session import Session
+from moorage.session import DEADLINE, Session, translate
 from moorage_api.content import Info, IngestStatus
-from moorage_api.errors import ResourceExhausted
+from moorage_api.errors import AlreadyExists, ResourceExhausted, from_code
 from moorage_api.wire import content_pb2 as wire
 from moorage_api.wire.content_pb2_grpc import ContentStub
+
+_PIECE = 1 << 20
 
 
 class Content:
@@ -43,6 +48,39 @@ class Content:
             if len(data) > limit:
                 raise ResourceExhausted(f"content {digest} is larger than {limit} bytes")
         return bytes(data)
+
+    async def write(self, data: bytes, labels: Mapping[str, str] | None = None) -> str:
+        """Store a small blob whole; returns its digest. One that is there already is no error. Write it under a lease,
+        or it is collected before anything refers to it."""
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        ref = f"moorage-{digest}"
+        requests = [
+            wire.WriteContentRequest(
+                action=wire.WRITE, ref=ref, total=len(data), data=data[start : start + _PIECE], offset=start
+            )
+            for start in range(0, len(data), _PIECE)
+        ]
+        end = wire.WriteContentRequest(
+            action=wire.COMMIT, ref=ref, total=len(data), expected=digest, offset=len(data), labels=dict(labels or {})
+        )
+        call = self._stub.Write(metadata=self._session.metadata, timeout=DEADLINE)
+        try:
+            for request in [*requests, end]:
+                await call.write(request)
+                await call.read()
+            await call.done_writing()
+            await call.read()
+            if await call.code() is not grpc.StatusCode.OK:
+                raise from_code((await call.code()).value[0], await call.details())
+        except AlreadyExists:
+            return digest
+        except grpc.RpcError as error:
+            failure = translate(error)
+            if not isinstance(failure, AlreadyExists):
+                raise failure from None
+        finally:
+            call.cancel()
+        return digest
 
     async def delete(self, digest: str) -> None:
         """`NotFound`."""

@@ -141,7 +141,7 @@ def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spe
     _set_privileges(spec, options)
     _set_network(spec, options)
     _set_mounts(spec, options)
-    _set_limits(spec, options)
+    set_limits(spec, options)
     if options.init:
         _set_init(spec)
     return spec
@@ -202,7 +202,8 @@ def _set_mounts(spec: oci.Spec, options: ContainerOptions) -> None:
         oci.add_mount(spec, target, source, options=("rbind", "rprivate", mode))
 
 
-def _set_limits(spec: oci.Spec, options: ContainerOptions) -> None:
+def set_limits(spec: oci.Spec, options: ContainerOptions) -> None:
+    """Set the limits that the options name, in place of earlier ones. `InvalidArgument`."""
     resources = spec["linux"]["resources"]
     if options.memory:
         if options.memory < _MEMORY_LEAST:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorage.convert import nanoseconds, to_any, to_mount
+from moorage.convert import from_any, nanoseconds, to_any, to_mount
 from moorage.session import Session
 from moorage_api.mounts import Mount
 from moorage_api.runtime import Exit, Process, Status, Stdio
@@ -103,6 +103,23 @@ class Tasks:
         """Let the process see the end of its input, once what was written has been read."""
         request = wire.CloseIORequest(container_id=container_id, exec_id=exec_id, stdin=True)
         await self._session.call(self._stub.CloseIO, request)
+
+    async def pids(self, container_id: str) -> Sequence[int]:
+        """The processes in the container, as the host numbers them. `NotFound`."""
+        response = await self._session.call(self._stub.ListPids, wire.ListPidsRequest(container_id=container_id))
+        return [process.pid for process in response.processes]
+
+    async def metrics(self, *container_ids: str) -> dict[str, TypedValue]:
+        """What containers have used, by id: `io.containerd.cgroups.v1.Metrics` or `v2`. Those without a task are left
+        out; without ids, all."""
+        request = wire.MetricsRequest(filters=[f'id=="{id}"' for id in container_ids])
+        response = await self._session.call(self._stub.Metrics, request)
+        return {metric.id: from_any(metric.data) for metric in response.metrics}
+
+    async def update(self, container_id: str, resources: TypedValue) -> None:
+        """New limits for a running container: an OCI `LinuxResources` as JSON. `NotFound`."""
+        request = wire.UpdateTaskRequest(container_id=container_id, resources=to_any(resources))
+        await self._session.call(self._stub.Update, request)
 
     async def pause(self, container_id: str) -> None:
         await self._session.call(self._stub.Pause, wire.PauseTaskRequest(container_id=container_id))

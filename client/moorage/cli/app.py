@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib
 import os
 import sys
 import traceback
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import click
 
 from moorage.cli import errors
+from moorage.cli.lazy import LazyGroup
 from moorage_api.errors import MoorageError
 
 if TYPE_CHECKING:
@@ -23,28 +23,50 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 VERBS = {
+    "commit": "change:commit",
+    "completion": "groups:completion",
+    "container": "groups:container",
+    "cp": "copy:cp",
     "create": "run:create",
+    "diff": "observe:diff",
     "events": "system:events",
     "exec": "execute:exec",
+    "history": "history:history",
+    "image": "groups:image",
     "images": "images:images",
     "info": "system:info",
     "inspect": "inspect:inspect",
     "kill": "lifecycle:kill",
+    "load": "archives:load",
+    "login": "login:login",
+    "logout": "login:logout",
     "logs": "logs:logs",
     "namespace": "namespaces:ns",
     "network": "networks:network",
     "ns": "namespaces:ns",
+    "pause": "change:pause",
     "plugin": "plugin:plugin",
     "plugins": "system:plugins",
+    "port": "observe:port",
     "ps": "ps:ps",
     "pull": "images:pull",
+    "push": "archives:push",
+    "rename": "change:rename",
+    "restart": "change:restart",
     "rm": "lifecycle:rm",
     "rmi": "images:rmi",
     "run": "run:run",
+    "save": "archives:save",
     "start": "lifecycle:start",
+    "stats": "observe:stats",
     "stop": "lifecycle:stop",
-    "volume": "volumes:volume",
+    "system": "groups:system",
+    "tag": "history:tag",
+    "top": "observe:top",
+    "unpause": "change:unpause",
+    "update": "change:update",
     "version": "system:version",
+    "volume": "volumes:volume",
     "wait": "lifecycle:wait",
 }
 
@@ -80,21 +102,12 @@ class App:
         say(errors.explain(error, self.client.address))
 
 
-class Verbs(click.Group):
-    """A group whose commands are imported when they are used: `moorage version` needs no table of images."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module, _, name = VERBS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"moorage.cli.{module}"), name)
-        return command
+class _Verbs(LazyGroup):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(verbs=VERBS, **settings)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("-a", "--address", default="", metavar="PATH", help="The daemon's socket [MOORAGE_ADDRESS].")
 @click.option("-n", "--namespace", default="", metavar="NAME", help="The namespace [MOORAGE_NAMESPACE; default].")
 @click.option("--format", default="", metavar="FORMAT", help="table, json, or a Go template.")

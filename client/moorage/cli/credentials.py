@@ -22,7 +22,7 @@ def stored_credentials() -> CredentialSource:
     """Answers with what `$DOCKER_CONFIG/config.json` (`~/.docker/config.json`) has for a host."""
 
     async def source(host: str) -> Credentials | None:
-        return credentials_for(_load(), host)
+        return credentials_for(load_config(), host)
 
     return source
 
@@ -61,10 +61,22 @@ def _credentials(entry: dict[str, Any]) -> Credentials | None:
     return None
 
 
-def _load() -> dict[str, Any]:
+def key_of(server: str) -> str:
+    """The key under which docker keeps a registry: the host, and for Docker Hub its old address."""
+    host = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    return _HUB if not host or host in _HUB_HOSTS else host
+
+
+def config_path() -> str:
+    """docker's configuration file."""
     folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    return os.path.join(folder, "config.json")
+
+
+def load_config() -> dict[str, Any]:
+    """docker's configuration; empty where there is none that can be read."""
     try:
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+        with open(config_path(), encoding="utf-8") as file:
             config = json.load(file)
     except (OSError, ValueError):
         return {}

@@ -32,6 +32,25 @@ from moorage_api.oci import spec as oci
 @connected()
 async def inspect(app: App, names: tuple[str, ...], kind: str | None) -> int:
     """Show all that is known of containers or images."""
+    return await _show(app, names, kind)
+
+
+def _of_one_kind(kind: str) -> click.Command:
+    @click.command("inspect", help=f"Show all that is known of {kind}s.")
+    @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+    @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
+    @connected()
+    async def command(app: App, names: tuple[str, ...]) -> int:
+        return await _show(app, names, kind)
+
+    return command
+
+
+container_inspect = _of_one_kind("container")
+image_inspect = _of_one_kind("image")
+
+
+async def _show(app: App, names: tuple[str, ...], kind: str | None) -> int:
     found: list[dict[str, Any]] = []
     failed = 0
     for name in names:

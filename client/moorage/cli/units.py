@@ -27,6 +27,13 @@ def human_size(size: float) -> str:
     return f"{size / scale:.3g}{unit}"
 
 
+def binary_size(size: float) -> str:
+    """Bytes in powers of 1024: `1.5MiB`."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = next((power for power in range(len(units)) if size < 1024 ** (power + 1)), len(units) - 1)
+    return f"{size / 1024**power:.4g}{units[power]}"
+
+
 def human_duration(seconds: float) -> str:
     """About how long, in docker's words: `3 minutes`, `About an hour`."""
     seconds = max(seconds, 0)

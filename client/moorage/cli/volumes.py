@@ -66,7 +66,7 @@ async def remove(app: App, names: tuple[str, ...], force: bool) -> int:
 
     async def one(name: str) -> None:
         volumes.get(name)
-        users = await _users(app, name)
+        users = await volume_users(app, name)
         if users:
             raise FailedPrecondition(f"volume {name} is used by {', '.join(users)}: remove the containers first")
         await asyncio.to_thread(volumes.remove, name)
@@ -103,12 +103,12 @@ async def prune_volumes(app: App) -> None:
     """Remove what no container uses, and print the names."""
     volumes = await _volumes(app)
     for found in volumes.list():
-        if not await _users(app, found.name):
+        if not await volume_users(app, found.name):
             await asyncio.to_thread(volumes.remove, found.name)
             print(found.name)
 
 
-async def _users(app: App, name: str) -> list[str]:
+async def volume_users(app: App, name: str) -> list[str]:
     """The short ids of the containers that mount a volume."""
     return [
         record.id[:12]

@@ -1,0 +1,82 @@
+"""`tag` and `history`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from dataclasses import replace
+
+import click
+
+from moorage.cli.app import App, connected, formatted
+from moorage.cli.output import print_rows, shorten
+from moorage.cli.units import human_duration, human_size
+from moorage_api.errors import AlreadyExists
+from moorage_api.oci.reference import parse
+
+_COLUMNS = {
+    "IMAGE": "ID",
+    "CREATED": "CreatedSince",
+    "CREATED BY": "CreatedBy",
+    "SIZE": "Size",
+    "COMMENT": "Comment",
+}
+_COMMAND_LENGTH = 45
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+@connected()
+async def tag(app: App, source: str, target: str) -> None:
+    """Give an image one more name; an image that has the name loses it."""
+    image = await app.client.images.get(parse(source).canonical)
+    named = replace(image, name=parse(target).canonical)
+    try:
+        await app.client.images.create(named)
+    except AlreadyExists:
+        await app.client.images.update(named, ["target", "labels"])
+
+
+@click.command()
+@click.argument("image")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten.")
+@formatted
+@connected()
+async def history(app: App, image: str, no_trunc: bool) -> None:
+    """Show how an image was made, the last step first."""
+    found = await app.client.image(image)
+    layers = list(found.layers)
+    rows = []
+    for step in found.config.history:
+        size = 0 if step.empty_layer or not layers else layers.pop(0).size
+        by = step.created_by
+        rows.append(
+            {
+                "ID": "<missing>",
+                "CreatedSince": _since(step.created),
+                "CreatedAt": step.created,
+                "CreatedBy": by if no_trunc else shorten(by, _COMMAND_LENGTH),
+                "Size": human_size(size),
+                "Comment": step.comment,
+            }
+        )
+    # Layers that no step speaks of: the image's maker kept no history.
+    steps_missing = {"ID": "<missing>", "CreatedSince": "N/A", "CreatedAt": "", "CreatedBy": "", "Comment": ""}
+    rows += [{**steps_missing, "Size": human_size(layer.size)} for layer in layers]
+    rows.reverse()
+    if rows:
+        rows[0]["ID"] = found.id if no_trunc else found.id.partition(":")[2][:12]
+    if app.quiet:
+        for row in rows:
+            print(row["ID"])
+        return
+    print_rows(rows, _COLUMNS, app.format)
+
+
+def _since(created: str) -> str:
+    try:
+        age = time.time() - dt.datetime.fromisoformat(created).timestamp()
+    except ValueError:
+        return "N/A"
+    return f"{human_duration(age)} ago"
