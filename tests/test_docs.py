@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import msgspec
 import pytest
 
+from moorage.templates import write_project
 from moorage_api.discovery import discover
 from moorage_api.plugin import HookSpecs
 from mooraged.config.schema import Config
@@ -74,6 +76,22 @@ def test_the_example_of_a_plugin_passes_its_suite(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert re.search(r"\d\d passed", done.stdout), "the suite ran"
+
+
+def test_the_tutorial_works_at_every_step(tmp_path: Path) -> None:
+    write_project("snapshotter", "dedup", tmp_path / "dedup")
+    marks = re.compile(r"<!-- (?:file: (\S+) -->\n```python\n(.*?)```|run: (.*?) -->)", re.DOTALL)
+    runs = 0
+    for name, text, arguments in marks.findall((ROOT / "docs/tutorial.md").read_text()):
+        if name:
+            (tmp_path / "dedup" / name).write_text(text)
+            continue
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *shlex.split(arguments)]
+        done = subprocess.run(command, cwd=tmp_path / "dedup", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert re.search(r"\d\d passed", done.stdout), "the suite ran"
+        runs += 1
+    assert runs == 2
 
 
 def test_the_readme_has_examples() -> None:

@@ -69,6 +69,10 @@ class FolderSnapshotter(ABC):
         """The folder of the snapshot `id`, of any kind."""
         return str(self.folders / str(id))
 
+    def record(self, key: str) -> Record:
+        """The tree's record of a snapshot of any kind, with its id and its ancestors'. `NotFound`."""
+        return self._tree.get(key)
+
     def stat(self, key: str) -> Info:
         return self._tree.get(key).info
 
