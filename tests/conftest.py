@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,26 @@ import pytest
 from support.daemon import Daemon
 from support.images import push
 from support.registry import Registry
+from support.session import begin as begin_session
+from support.session import end as end_session
+
+_FOLDER = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() != 0:
         raise pytest.UsageError("the tests make mounts, namespaces and cgroups: run them as root")
+    config.stash[_FOLDER] = begin_session()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that leaves anything on the host fails, whichever test it was that did."""
+    left = end_session(session.config.stash[_FOLDER])
+    for line in left:
+        print(f"\nleft behind: {line}", file=sys.stderr)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +68,6 @@ def short_tmp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     import shutil
     import tempfile
 
-    folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="mr-"))
     yield folder
     shutil.rmtree(folder)

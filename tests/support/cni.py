@@ -30,8 +30,9 @@ def remove_rules(network: str) -> None:
     """Delete the NAT rules that name `network` in their comment, and the chains that only they lead to."""
     saved = subprocess.run(["iptables-save", "-t", "nat"], check=True, capture_output=True, text=True).stdout
     rules = [line for line in saved.splitlines() if line.startswith("-A") and f'name: \\"{network}\\"' in line]
-    targets = {rule.split()[-1] for rule in rules}
-    chains = {target for target in targets if target.startswith("CNI-")} - _SHARED_CHAINS
+    # A plugin that was killed may have left a chain to which nothing leads.
+    names = {word for rule in rules for word in (rule.split()[1], rule.split()[-1])}
+    chains = {name for name in names if name.startswith("CNI-")} - _SHARED_CHAINS
     if not rules:
         return
     batch = ["*nat", *(f"-D{rule[2:]}" for rule in rules if rule.split()[1] not in chains)]

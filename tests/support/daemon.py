@@ -12,14 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from support.clients import Clients
-from support.cni import write_bridge
+from support.cni import remove_rules, write_bridge
 from support.leftovers import leftovers, sweep
+from support.session import new_id
 
 BIN = Path(sys.executable).parent
 CNI_BIN = Path("/usr/lib/cni")
@@ -34,8 +34,8 @@ class Daemon(Clients):
     """
 
     def __init__(self, config: str = "", folder: Path | None = None) -> None:
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="moorage-", dir="/tmp"))
-        self.id = uuid.uuid4().hex[:8]
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="moorage-"))
+        self.id = new_id()
         self.tag = f"MOORAGE_TEST_ID={self.id}"
         self.cgroup_parent = f"moorage-{self.id}"
         self.root = self.folder / "root"
@@ -150,6 +150,7 @@ subnets = "{self.network.pool}"
         names = [json.loads(file.read_text())["name"] for file in files]
         for name in (f"mr-{self.id}n", *names):
             subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+            remove_rules(name)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +17,7 @@ from typing import Self
 from support.clients import Clients
 from support.cni import write_bridge
 from support.leftovers import leftovers, sweep
+from support.session import new_id
 
 BIN = Path(sys.executable).parent
 READY_SECONDS = 30
@@ -27,8 +27,8 @@ class Peer(Clients):
     """A `containerd` process with its CRI plugin; `pause` is the reference of an image for its pause containers."""
 
     def __init__(self, pause: str = "", runtime: str = "runc", folder: Path | None = None) -> None:
-        self.folder = folder or Path(tempfile.mkdtemp(prefix="peer-", dir="/tmp"))
-        self.id = uuid.uuid4().hex[:8]
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="peer-"))
+        self.id = new_id()
         self.tag = f"MOORAGE_TEST_ID={self.id}"
         self.cgroup_parent = f"peer-{self.id}"
         self.address = str(self.folder / "containerd.sock")

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from moorage_api.wire import shim_v3_pb2 as pb
 from moorage_api.wire.runc_options_pb2 import Options
 from moorage_shim.launcher import ZygoteLauncher
 from support.leftovers import cgroups, mounts_below
+from support.session import new_id
 
 TASK = "containerd.task.v3.Task"
 APPLETS = (
@@ -149,8 +149,8 @@ class Node:
 
     def __init__(self, runtime: str, cache: Path) -> None:
         self.runtime = runtime
-        self.folder = Path(tempfile.mkdtemp(prefix="mshim-", dir="/tmp"))
-        self.cgroup = f"moorage-shim-test-{uuid.uuid4().hex[:8]}"
+        self.folder = Path(tempfile.mkdtemp(prefix="mshim-"))
+        self.cgroup = f"moorage-shim-test-{new_id()}"
         self.launcher = ZygoteLauncher(cache=cache)
         self.daemon = Daemon(self.folder / "events")
         self.shims: list[Bootstrap] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from support.images import BUSYBOX
 from support.runtime import DEBIAN, OURS, World
+from support.session import new_id
 
 
 @pytest.fixture(scope="session")
@@ -36,9 +36,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def world(kind: str, busybox_root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """A started runtime over shims of one kind; everything that it leaves is swept away."""
-    name, value = "MOORAGE_TEST_ID", uuid.uuid4().hex[:8]
+    name, value = "MOORAGE_TEST_ID", new_id()
     monkeypatch.setenv(name, value)  # inherited by shims and containers' runtimes
-    world = World(Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp")), busybox_root, f"{name}={value}", kind)
+    world = World(Path(tempfile.mkdtemp(prefix="mr-")), busybox_root, f"{name}={value}", kind)
     await world.start()
     yield world
     await world.stop()
