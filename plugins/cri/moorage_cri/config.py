@@ -132,7 +132,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream_server_address: Annotated[
         str, Meta(description="Address at which exec, attach and port-forward are served; empty: all of this host's.")
     ] = "127.0.0.1"
-    stream_server_port: Annotated[str, Meta(description="Its port; `0`: any that is free.", pattern="^[0-9]{1,5}$")] = "0"
+    stream_server_port: Annotated[str, Meta(description="Its port; `0`: any that is free.", pattern="^[0-9]{1,5}$")] = (
+        "0"
+    )
     stream_idle_timeout: Annotated[
         Seconds, Meta(description="A streaming connection is closed when nothing has passed for so many seconds.")
     ] = 14400.0
