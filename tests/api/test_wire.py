@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from moorage_api import wire
 
@@ -112,8 +113,6 @@ def test_messages_and_fields(package: str, table: dict[str, Any], files: dict[st
 
 @pytest.mark.parametrize(("package", "table"), packages(), ids=[name for name, _ in packages()])
 def test_reserved_numbers(package: str, table: dict[str, Any], files: dict[str, FileDescriptor]) -> None:
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto
-
     proto = FileDescriptorProto()
     files[package].CopyToProto(proto)
     ours = {m.name: {n for r in m.reserved_range for n in range(r.start, r.end)} for m in proto.message_type}
@@ -155,7 +154,6 @@ def test_the_generated_code_is_that_of_the_sources(tmp_path: Path) -> None:
     """Compile the sources anew: what is committed must say the same."""
     import google.rpc
     import grpc_tools
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
     from grpc_tools import protoc
 
     folder = Path(next(iter(wire.__path__)))
