@@ -6,6 +6,7 @@ the sender may send.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any as Message
 
 import grpc
@@ -22,13 +23,26 @@ _PIECE = 1 << 20
 
 
 async def receive(call: Call, sink: Sink) -> None:
-    """Give what the daemon sends to `sink`, to its end."""
-    await call.write(pack(types.WindowUpdate(update=_WINDOW)))
-    while isinstance(message := await call.read(), Any):
+    """Give what the daemon sends to `sink`, to its end.
+
+    The window is opened again only when it is used up: the daemon then waits for it, or has nothing more to send. A
+    write to a stream that the daemon has closed would lose what is still to be read.
+    """
+    window = 0
+    while True:
+        if window == 0:
+            try:
+                await call.write(pack(types.WindowUpdate(update=_WINDOW)))
+            except (grpc.RpcError, asyncio.InvalidStateError):
+                return
+            window = _WINDOW
+        message = await call.read()
+        if not isinstance(message, Any):
+            return
         if type_name(message) == types.Data.DESCRIPTOR.full_name:
             data = types.Data.FromString(message.value).data
+            window -= len(data)
             await sink(data)
-            await call.write(pack(types.WindowUpdate(update=len(data))))
 
 
 async def send(call: Call, source: Source) -> None:

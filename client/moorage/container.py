@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10.0
 _KILL_SECONDS = 10.0
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,21 +211,35 @@ class ContainerHandle:
         `FailedPrecondition` where it runs.
         """
         process = await self.process()
-        if process is not None:
-            if not force and process.status not in (Status.STOPPED, Status.CREATED):
-                raise FailedPrecondition(
-                    f"container {self.name} is {_STATUS[process.status]}: stop it first, or remove it by force"
-                )
-            await self._want(native.STOPPED)
-            # A created one may be starting at this very moment, by a call that was given up.
-            if force and process.status is not Status.STOPPED:
-                await self._end(SIGKILL, _KILL_SECONDS)
-            await self._discard(process)
+        if not force and process is not None and process.status not in (Status.STOPPED, Status.CREATED):
+            raise FailedPrecondition(
+                f"container {self.name} is {_STATUS[process.status]}: stop it first, or remove it by force"
+            )
+        await self._want(native.STOPPED)
+        for _ in range(_TRIES):
+            if await self._taken_down(force=force):
+                break
         await self._client.containers.delete(self.id)
         if self.record.snapshot_key:
             with contextlib.suppress(NotFound):
                 await self._client.snapshots(self.record.snapshotter).remove(self.record.snapshot_key)
         await asyncio.to_thread(self._remove_log)
+
+    async def _taken_down(self, *, force: bool) -> bool:
+        """Delete its task, kill it first by `force`; False where the restart monitor has started it at that moment."""
+        process = await self.process()
+        if process is None:
+            return True
+        # A created one may be starting at this very moment, by a call that was given up.
+        if force and process.status is not Status.STOPPED:
+            await self._end(SIGKILL, _KILL_SECONDS)
+        try:
+            await self._discard(process)
+        except FailedPrecondition:
+            if not force:
+                raise
+            return False
+        return native.RESTART_POLICY not in self.record.labels
 
     async def add_process(
         self,

@@ -76,6 +76,9 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
             await asyncio.to_thread(prepare, spec, options, defaults.networks, client.namespace, id, name, folder)
             created = await _store(client, replace(record, spec=oci.encode(spec)), options)
         except BaseException:
+            # A call that was given up may have made the record all the same.
+            with contextlib.suppress(MoorageError):
+                await client.containers.delete(id)
             with contextlib.suppress(MoorageError):
                 await client.snapshots(snapshotter).remove(id)
             if folder:

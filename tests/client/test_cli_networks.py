@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import urllib.request
 
 import pytest
@@ -24,6 +25,11 @@ def free_port() -> int:
 def fetch(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as response:
         return str(response.read().decode())
+
+
+def rules_of(bridge: str) -> list[str]:
+    saved = subprocess.run(["iptables-save", "-t", "nat"], check=True, capture_output=True, text=True).stdout
+    return [line for line in saved.splitlines() if f'"{bridge}' in line.replace("\\", "")]
 
 
 def answers(port: int) -> bool:
@@ -67,7 +73,10 @@ def test_containers_of_a_network_find_one_another_by_name(cli: Cli) -> None:
     used = cli.call("network", "rm", "sea")
     assert (used.returncode, "is used by" in used.stderr) == (1, True)
     cli("rm", "-f", "server")
+    bridge = shown["Options"]["bridge"]
+    assert [line.split()[3] for line in rules_of(bridge)] == [shown["IPAM"]["Config"][0]["Subnet"]]
     assert cli("network", "rm", "sea") == "sea\n"
+    assert rules_of(bridge) == []
     assert cli("network", "ls", "-q").split()[1:] == ["host", "none"]
 
 

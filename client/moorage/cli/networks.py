@@ -13,10 +13,11 @@ from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, for_each
 from moorage.cli.output import print_object, print_rows
 from moorage.cli.pairs import pairs
+from moorage.network import masquerade
 from moorage.network.definitions import BUILT_IN, DEFAULT, Network, Networks
 from moorage.network.plan import Attached, Records
 from moorage.options import options_of
-from moorage_api.errors import FailedPrecondition, NotFound
+from moorage_api.errors import FailedPrecondition
 
 _COLUMNS = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE": "Scope"}
 
@@ -157,7 +158,9 @@ async def _users(app: App, name: str) -> list[str]:
 
 async def _remove(networks: Networks, found: Network) -> None:
     networks.remove(found)
+    if not found.internal:
+        await asyncio.to_thread(masquerade.remove, found.bridge, found.subnet)
     command = ["ip", "link", "delete", found.bridge]
     # A network that no container ever used has no bridge.
-    with contextlib.suppress(FileNotFoundError, NotFound):
+    with contextlib.suppress(FileNotFoundError):
         await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True)

@@ -159,7 +159,7 @@ def _document(network: Network, state: str) -> dict[str, Any]:
         "type": "bridge",
         "bridge": network.bridge,
         "isGateway": not network.internal,
-        "ipMasq": not network.internal,
+        "ipMasq": False,
         "hairpinMode": True,
         "ipam": ipam,
     }

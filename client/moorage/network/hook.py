@@ -13,6 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
+from moorage.network import masquerade
 from moorage.network.plan import ERROR, Attached, Plan, Records, write
 from moorage.network.ports import busy
 from moorage_api.cni.call import Attachment, Result, environment, parse_result, request
@@ -49,6 +50,9 @@ def add(plan: Plan, pid: int) -> None:
             # Left by a machine or a runtime that died: its address is free by now, or is to be.
             _call_all("DEL", before.plan, "", before.result)
         _check_ports(plan, records)
+        way_out = masquerade.of_config(plan.config)
+        if way_out is not None:
+            masquerade.ensure(*way_out)
         try:
             result = _call_all("ADD", plan, f"/proc/{pid}/ns/net", {})
             address = addresses(result, "eth0", "ipv4")[0]
