@@ -120,9 +120,11 @@ class Extraction:
             while not extracting.done():
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([extracting])
-        if extracting.exception() is not None:
+            failed = extracting.exception()  # asked for, so that it is not reported as never retrieved
+        if failed is not None:
             await fetching
-            extracting.result()
+            if not work.is_torn():
+                raise failed
 
 
 class _Teller:
@@ -167,7 +169,7 @@ class _Work:
 
     def outcome(self) -> Outcome:
         """How it went, once the blob is verified. `DataLoss`."""
-        if self._extracted is None or self._is_torn():
+        if self._extracted is None or self.is_torn():
             return Outcome.LOST
         found, layer = self._extracted.layer.digest, self._layer
         if found != layer.diff_id:
@@ -200,5 +202,6 @@ class _Work:
     def _is_lost(self) -> bool:
         return self._arrival is not None and (self._arrival.torn or self._arrival.stalled())
 
-    def _is_torn(self) -> bool:
+    def is_torn(self) -> bool:
+        """Whether it has read bytes that were not the blob's in the end: then nothing that it says counts."""
         return self._arrival is not None and self._arrival.torn
