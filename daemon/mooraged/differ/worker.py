@@ -35,7 +35,8 @@ from mooraged.differ.tar.events import LimitError, TarError
 
 # Threads take turns this often (in seconds) when both want the interpreter: the one that inflates wants it for moments.
 _SWITCH_INTERVAL = 0.0005
-_REPORT_INTERVAL = 0.25
+# Seconds; so long does a cancelled extraction go on at most, and its fetch with it.
+_REPORT_INTERVAL = 0.05
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
