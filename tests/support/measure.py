@@ -36,8 +36,11 @@ def processes_named(tag: str, names: Iterable[str]) -> dict[int, int]:
 
 
 def shim_weights(tag: str, names: Iterable[str] = ("moorage-shim",)) -> list[int]:
-    """The PSS of each shim in bytes; what a shim has forked to work for it, by the same name, is part of it."""
+    """The PSS of each shim in bytes; what a shim has forked to work for it, by the same name, is part of it. A spare, which
+    is no pod's shim, does not count."""
     processes = processes_named(tag, names)
+    for keeper in processes_named(tag, ["moorage-spare"]).values():
+        processes.pop(keeper, None)
     weights = {pid: 0 for pid, parent in processes.items() if parent not in processes}
     for pid, parent in processes.items():
         shim = pid if pid in weights else parent

@@ -20,6 +20,9 @@ from moorage_shim.shim import ShimConfig, Worker
 _OOM_SCORE = "-998"
 _LOG = "shim.log"
 _NAME = b"moorage-shim"
+_WORKER = "moorage-worker"
+# A first worker until it knows its shim: by it a spare is told from a shim, for the keeper's name is the same.
+_SPARE = "moorage-spare"
 
 Begin = Callable[[socket.socket], None]
 """What the first worker does with its socket to the keeper: find out which shim it is, then `serve`."""
@@ -37,11 +40,12 @@ def keep(begin: Begin, handed: Sequence[int]) -> NoReturn:
             syscalls.set_parent_death_signal(signal.SIGKILL)
             if os.getppid() != keeper:
                 os._exit(1)
-            syscalls.set_process_name("moorage-worker")
             gc.enable()
             if state:
+                syscalls.set_process_name(_WORKER)
                 Worker.woken(channel, state, exits).run()
             else:
+                syscalls.set_process_name(_SPARE)
                 begin(channel)
             os._exit(0)
         except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
@@ -62,6 +66,7 @@ def keep(begin: Begin, handed: Sequence[int]) -> NoReturn:
 def serve(channel: socket.socket, config: ShimConfig, listener: socket.socket, ready: Callable[[], None]) -> None:
     """In the first worker: be this shim. `ready` is called when nothing can fail any more but the shim itself; an error
     before is raised."""
+    syscalls.set_process_name(_WORKER)
     _redirect(config.bundle)
     worker = Worker(channel, config)
     worker.begin(listener)

@@ -12,6 +12,7 @@ shim is over, or has died.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import _socket
 import fcntl
 import os
@@ -31,18 +32,19 @@ REST = struct.Struct("=IIH")
 """Exits that the worker has seen, bytes of state, number of descriptors; a `HELD` for each follows."""
 HELD = struct.Struct("=HH")
 """The number that a descriptor is to have again, and the poll events that end the rest; 0 for none."""
-PIECE = 32 << 10
+PIECE = 4 << 10
 """Bytes of state in one message."""
 MAX_FDS = 250
 """Descriptors in one message (SCM_MAX_FD is 253)."""
 FIRST_OWN = 700
 """The keeper's own descriptors are from here on; a worker that has any of these does not rest."""
 
-# Plain numbers and the bare type: Python's own layer over them would be most of what the keeper runs.
+# Plain numbers, the bare type and call: Python's own layer over them would be most of what the keeper runs, and write to.
 _FAMILY = int(socket.AF_UNIX)
 _KIND = int(socket.SOCK_SEQPACKET)
 _Socket = _socket.socket
 _socketpair = _socket.socketpair
+_set_handler = _signal.signal
 _FD = struct.Struct("=i")
 _RIGHTS_MAX = socket.CMSG_SPACE(MAX_FDS * _FD.size)
 _MESSAGE_MAX = max(PIECE, REST.size + MAX_FDS * HELD.size)
@@ -69,7 +71,7 @@ class Keeper:
 
     def run(self) -> int:
         """Returns the exit status of the last worker, as wait(2) gives it."""
-        signal.signal(signal.SIGCHLD, _ignore)
+        _set_handler(signal.SIGCHLD, _ignore)
         signal.set_wakeup_fd(self._signal, warn_on_full_buffer=False)
         while self._attend(self._start_worker()):
             self._wait()

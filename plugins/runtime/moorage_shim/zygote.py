@@ -20,6 +20,7 @@ from contextlib import suppress
 from moorage_api.errors import Code, MoorageError
 from moorage_api.linux import syscalls
 from moorage_shim.detach import keep, prepare, serve
+from moorage_shim.holes import fill_holes
 from moorage_shim.rawfork import fork
 from moorage_shim.shim import ShimConfig
 from moorage_shim.sockets import listen
@@ -44,6 +45,7 @@ def main() -> int:
     gc.collect()
     gc.disable()
     gc.freeze()
+    fill_holes()
     while True:
         read, write = os.pipe()
         if fork() == 0:
