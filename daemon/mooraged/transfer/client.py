@@ -141,6 +141,9 @@ class RegistryClient:
         private = CIMultiDict([*headers.items(), *host.headers])
         if authorization:
             private["Authorization"] = authorization
+        if host.tries_https_first and url.authority == host.address:
+            # The URL may have been made before the host was known to speak plain HTTP.
+            url = url.with_scheme(self.scheme_of(host))
         try:
             return await self._follow(host, method, url, headers, private, body)
         except HostFailure as failure:
