@@ -118,7 +118,15 @@ class Bundle:
             os.rename(self.path, doomed)
         except FileNotFoundError:
             return
-        shutil.rmtree(doomed)
+        for last in (False, False, True):
+            try:
+                shutil.rmtree(doomed)
+            except OSError as error:
+                # A shim that is about to end may have written its last word in between.
+                if last or error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return
 
     def _empty(self) -> None:
         try:
