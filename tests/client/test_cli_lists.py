@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 from pathlib import Path
 
 import pytest
@@ -134,9 +135,9 @@ def test_events_are_told_as_they_happen(cli: Cli) -> None:
         assert listening.stdout is not None
         # Events are replayed to nobody, and nothing tells that the subscription stands: so make some until one comes.
         seen: list[str] = []
-        for number in range(50):
+        for number in range(200):
             cli("create", "--name", f"c{number}", cli.image, "true")
-            if number == 2:
+            if select.select([listening.stdout], [], [], 0.1)[0]:
                 break
         cli("run", "--rm", cli.image, "true")
         while "/tasks/delete" not in seen:
