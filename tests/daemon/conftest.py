@@ -1,4 +1,4 @@
-"""Fixtures of the daemon's tests: the plugin graph and the gRPC server, in this process."""
+"""Fixtures of the daemon's tests: the plugin graph, the gRPC server and the stores, in this process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from moorage_api.discovery import discover
 from moorage_api.plugin import PluginType, Registration
 from moorage_api.rpc import Service
 from mooraged.graph import Graph, State
+from mooraged.metadata import View
 from mooraged.server import Server, services_of
 from support.ctr import Ctr
 from support.daemon import Daemon as RunningDaemon
+from support.storage import Storage
 
 T = TypeVar("T")
 
@@ -162,3 +164,23 @@ def web(ctr: Ctr, pulled: str) -> Iterator[str]:
     yield id
     ctr.daemon.call("ctr", "tasks", "rm", "-f", id)
     ctr("containers", "rm", id)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    """Stores over a private folder."""
+    opened = Storage(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def view(storage: Storage) -> View:
+    """The namespace `one`."""
+    return storage.bind("one")
+
+
+@pytest.fixture
+def other(storage: Storage) -> View:
+    """The namespace `two`."""
+    return storage.bind("two")
