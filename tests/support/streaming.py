@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from moorage_cri.streaming.spdy import events
-from moorage_cri.streaming.spdy.session import Session
+from moorage_api.streaming.spdy import events
+from moorage_api.streaming.spdy.session import Session
 
 SECONDS = 30.0
 V4 = "v4.channel.k8s.io"

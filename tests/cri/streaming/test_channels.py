@@ -7,8 +7,7 @@ import json
 import pytest
 
 from moorage_api.errors import InvalidArgument, Unavailable
-from moorage_cri.streaming import status
-from moorage_cri.streaming.channels import (
+from moorage_api.streaming.channels import (
     SUBPROTOCOLS,
     ChannelClosed,
     ChannelData,
@@ -17,6 +16,7 @@ from moorage_cri.streaming.channels import (
     message,
     negotiate,
 )
+from moorage_cri.streaming import status
 from moorage_cri.streaming.inbox import Inbox
 from moorage_cri.streaming.remotecommand import Wanted, sizes
 

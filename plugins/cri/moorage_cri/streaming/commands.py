@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from moorage_api.errors import InvalidArgument, MoorageError
-from moorage_cri.streaming import channels, status
+from moorage_api.streaming import channels
+from moorage_cri.streaming import status
 from moorage_cri.streaming.http import Front, Request
 from moorage_cri.streaming.jobs import CommandJob
 from moorage_cri.streaming.lifetime import Limits, while_there

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from moorage_api.streaming.spdy import events
+from moorage_api.streaming.spdy.errors import GoAway, ProtocolError, Reset
+from moorage_api.streaming.spdy.session import STREAMS_MAX, Session
 from moorage_cri.streaming.inbox import Inbox
-from moorage_cri.streaming.spdy import events
-from moorage_cri.streaming.spdy.errors import GoAway, ProtocolError, Reset
-from moorage_cri.streaming.spdy.session import STREAMS_MAX, Session
 from moorage_cri.streaming.transport import Pipe
 
 

@@ -9,15 +9,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from moorage_api.errors import InvalidArgument, MoorageError
-from moorage_cri.streaming import channels
-from moorage_cri.streaming.channels import Subprotocol
+from moorage_api.streaming import channels
+from moorage_api.streaming.channels import Subprotocol
+from moorage_api.streaming.spdy.errors import Reset
 from moorage_cri.streaming.http import Front, Request
 from moorage_cri.streaming.inbox import Inbox
 from moorage_cri.streaming.jobs import PortForwardJob
 from moorage_cri.streaming.lifetime import Limits, while_there
 from moorage_cri.streaming.link import Link, Stream
 from moorage_cri.streaming.remotecommand import ChannelSocket, ChannelWriter, Writer
-from moorage_cri.streaming.spdy.errors import Reset
 from moorage_cri.streaming.upgrade import accept_spdy
 from moorage_cri.streaming.websocket import Tunnel, WebSocket
 

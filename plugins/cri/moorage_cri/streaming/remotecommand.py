@@ -11,11 +11,11 @@ from typing import Protocol
 from wsproto.events import TextMessage
 
 from moorage_api.errors import DeadlineExceeded, InvalidArgument
-from moorage_cri.streaming import channels
-from moorage_cri.streaming.channels import ChannelClosed, ChannelEvent, Demultiplexer, Subprotocol
+from moorage_api.streaming import channels
+from moorage_api.streaming.channels import ChannelClosed, ChannelEvent, Demultiplexer, Subprotocol
+from moorage_api.streaming.spdy.errors import Reset
 from moorage_cri.streaming.inbox import Inbox
 from moorage_cri.streaming.link import Link, Stream
-from moorage_cri.streaming.spdy.errors import Reset
 from moorage_cri.streaming.websocket import WebSocket
 
 SPDY_PROTOCOLS = {f"v{version}.channel.k8s.io": version for version in (4, 3, 2)} | {"channel.k8s.io": 1}

@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 
-from moorage_cri.streaming.spdy.errors import ProtocolError
+from moorage_api.streaming.spdy.errors import ProtocolError
 
 HEADERS_MAX = 32 << 10
 """Bytes of an uncompressed block that are taken; what a client sends here has some tens."""

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from moorage_cri.streaming.spdy import events
-from moorage_cri.streaming.spdy.errors import GoAway, ProtocolError, Reset
-from moorage_cri.streaming.spdy.headers import Compressor, Decompressor
+from moorage_api.streaming.spdy import events
+from moorage_api.streaming.spdy.errors import GoAway, ProtocolError, Reset
+from moorage_api.streaming.spdy.headers import Compressor, Decompressor
 
 CONTROL_MAX = 32 << 10
 """Bytes of a control frame that are taken. A data frame may be of any size: it is not kept."""

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage_cri.streaming.spdy import events
-from moorage_cri.streaming.spdy.errors import ProtocolError, Reset
-from moorage_cri.streaming.spdy.headers import HEADERS_MAX, Compressor, Decompressor
-from moorage_cri.streaming.spdy.session import CONTROL_MAX, STREAMS_MAX, Session
+from moorage_api.streaming.spdy import events
+from moorage_api.streaming.spdy.errors import ProtocolError, Reset
+from moorage_api.streaming.spdy.headers import HEADERS_MAX, Compressor, Decompressor
+from moorage_api.streaming.spdy.session import CONTROL_MAX, STREAMS_MAX, Session
 
 # What crictl sent for `exec -i` with "hello" on its standard input, up to its end.
 CRICTL = bytes.fromhex(
