@@ -6,11 +6,13 @@ The restart labels are containerd's own (its restart monitor), so that container
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 from moorage_api.errors import InvalidArgument
+from moorage_api.runtime import Stdio
 
 NAME = "moorage.io/name"
 LOG_PATH = "moorage.io/log-path"
@@ -26,6 +28,13 @@ RESTART_LOG = "containerd.io/restart.loguri"
 EXPLICITLY_STOPPED = "containerd.io/restart.explicitly-stopped"
 RUNNING = "running"
 STOPPED = "stopped"
+
+ATTACHED = "attached-"
+"""How the folders begin, within a container's own, in which clients have FIFOs for its output."""
+INPUT = "stdin"
+"""The FIFO in a container's own folder that is its input, where it was made with one."""
+RUNTIMES = ("io.containerd.runc.v2", "io.containerd.moorage.v2", "io.moorage.v2")
+"""Runtimes whose shim keeps logs (`cri:`) and lets clients attach: Moorage's own, unless the daemon is told otherwise."""
 
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
@@ -74,6 +83,23 @@ def restart_count(labels: Mapping[str, str]) -> int:
     """How often it has been started again; zero for what is no number."""
     count = labels.get(RESTART_COUNT, "")
     return int(count) if count.isdecimal() else 0
+
+
+def stdio(labels: Mapping[str, str], id: str, *, runtime: str, terminal: bool) -> Stdio:
+    """The streams of a container's first process while no client is there: its log, and its input."""
+    path = labels.get(LOG_PATH, "") if runtime in RUNTIMES else ""
+    log = f"cri://{path}" if path else ""
+    return Stdio(input_path(labels, id), log, "" if terminal else log, terminal)
+
+
+def input_path(labels: Mapping[str, str], id: str) -> str:
+    """The FIFO that is a container's input; empty where it has none."""
+    folder = own_folder(labels, id)
+    path = os.path.join(folder, INPUT)
+    try:
+        return path if folder and stat.S_ISFIFO(os.lstat(path).st_mode) else ""
+    except OSError:
+        return ""
 
 
 def own_folder(labels: Mapping[str, str], id: str) -> str:

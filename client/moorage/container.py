@@ -91,6 +91,16 @@ class ContainerHandle:
         return self.record.labels.get(labels.LOG_PATH, "")
 
     @property
+    def terminal(self) -> bool:
+        """Whether its first process has a terminal."""
+        return bool(oci.decode(self.record.spec)["process"].get("terminal"))
+
+    @property
+    def stdio(self) -> Stdio:
+        """The streams of its first process while no client is there."""
+        return native.stdio(self.record.labels, self.id, runtime=self.record.runtime.name, terminal=self.terminal)
+
+    @property
     def auto_remove(self) -> bool:
         """Whether it is to be removed when it ends."""
         return self.record.labels.get(labels.AUTO_REMOVE) == "true"
@@ -156,10 +166,37 @@ class ContainerHandle:
     async def start(self, rootfs: Sequence[Mount] = ()) -> int:
         """Start it detached, its output going to its log; returns the pid."""
         await asyncio.to_thread(self._make_log_folder)
-        log = f"cri://{self.log_path}" if self.log_path else ""
-        terminal = bool(oci.decode(self.record.spec)["process"].get("terminal"))
-        process = await self.create_task(Stdio("", log, "" if terminal else log, terminal), rootfs)
+        process = await self.create_task(self.stdio, rootfs)
         return await process.start()
+
+    def fifos(self, *, stdin: bool = False) -> Fifos:
+        """FIFOs for a client of its first process, to be given to `create_attached` or `join`. Its folder is made."""
+        if not self.stdio.stdout:
+            return Fifos(terminal=self.terminal, stdin=stdin)
+        self._make_log_folder()
+        folder = native.own_folder(self.record.labels, self.id)
+        return Fifos(terminal=self.terminal, inside=folder, input=self.stdio.stdin if stdin else "")
+
+    async def create_attached(self, fifos: Fifos, rootfs: Sequence[Mount] = ()) -> ProcessHandle:
+        """Create its task, to be started, with what it writes going to `fifos`, and to its log if it has one."""
+        if not self.stdio.stdout:
+            return await self.create_task(fifos.stdio, rootfs)
+        process = await self.create_task(self.stdio, rootfs)
+        try:
+            await self._client.tasks.attach(self.id, fifos.stdio)
+        except BaseException:
+            with contextlib.suppress(MoorageError):
+                await process.delete()
+            raise
+        return process
+
+    async def join(self, fifos: Fifos) -> ProcessHandle:
+        """Let a running container write to `fifos`, too, from now on. `FailedPrecondition` where it does not run."""
+        state = await self.state()
+        if not state.running:
+            raise FailedPrecondition(f"container {self.name} is not running (it is {state.status})")
+        await self._client.tasks.attach(self.id, fifos.stdio)
+        return self.main
 
     async def wait(self) -> Exit:
         """Return when it has ended. `NotFound` where it was never started."""

@@ -73,6 +73,8 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
             await asyncio.to_thread(_mount_volumes, spec, options, defaults.volumes, client.namespace, mounts)
             folder = native.own_folder(record.labels, id)
             name = record.labels[labels.NAME]
+            if options.stdin and folder:
+                await asyncio.to_thread(_make_input, folder)
             await asyncio.to_thread(prepare, spec, options, defaults.networks, client.namespace, id, name, folder)
             created = await _store(client, replace(record, spec=oci.encode(spec)), options)
         except BaseException:
@@ -95,6 +97,11 @@ async def _prepare(leased: Client, image: ResolvedImage, snapshotter: str, key: 
     except NotFound:
         await unpack(leased.session, image, snapshotter)
         return await snapshots.prepare(key, image.chain_id)
+
+
+def _make_input(folder: str) -> None:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.mkfifo(os.path.join(folder, native.INPUT), 0o600)
 
 
 def _mount_volumes(

@@ -66,6 +66,7 @@ class ContainerOptions:
     `unless-stopped` or `on-failure[:TIMES]`; `init` puts a small init process in front of the command. `ulimits` are
     `NAME=SOFT[:HARD]`, `shm_size` the bytes of /dev/shm (0: 64 MiB). `memory` is bytes and `cpus` processors, zero for
     no limit; `pids_limit` zero for none. `entrypoint` None keeps the image's own, an empty sequence removes it.
+    `stdin` gives it an input, to which clients may attach; with `stdin_once` it ends with the first client's.
     `volumes` are named ones. `cgroup_parent` is an absolute path below the cgroup root.
     """
 
@@ -78,6 +79,8 @@ class ContainerOptions:
     hostname: str = ""
     network: str = "none"
     terminal: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
     publish: Sequence[Port] = ()
     dns: Sequence[str] = ()
     extra_hosts: Sequence[str] = ()

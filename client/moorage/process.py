@@ -30,11 +30,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """Where what a process writes goes, and where what it reads comes from (None: nowhere)."""
+    """Where what a process writes goes, and where what it reads comes from (None: nowhere). At the end of `stdin` the
+    process's input is at its end, too, unless `closes_input` is false: then other clients may go on."""
 
     stdout: Sink
     stderr: Sink | None = None
     stdin: Source | None = None
+    closes_input: bool = True
 
 
 class ProcessHandle:
@@ -97,16 +99,24 @@ class ProcessHandle:
         `on_start` is awaited when it runs. Errors of `start`; what a sink raises is raised at once, and the process
         goes on.
         """
+
+        async def begin() -> None:
+            await self.start()
+            if on_start is not None:
+                await on_start()
+
+        return await self.join(fifos, streams, begin)
+
+    async def join(self, fifos: Fifos, streams: Streams, begin: Callable[[], Awaitable[None]]) -> Exit:
+        """Hand the streams of a process on, from when `begin` has returned until it has ended and all has been read."""
         waiting = asyncio.create_task(self.wait(), name="moorage wait")
         broken: asyncio.Task[None] | None = None
         try:
             fifos.read_into(streams.stdout, streams.stderr)
-            await self.start()
+            await begin()
             broken = asyncio.create_task(fifos.broken(), name="moorage streams")
-            if on_start is not None:
-                await on_start()
-            if streams.stdin is not None:
-                fifos.write_from(streams.stdin, self.close_stdin)
+            if streams.stdin is not None and fifos.has_input:
+                fifos.write_from(streams.stdin, self.close_stdin if streams.closes_input else _nothing)
             await asyncio.wait([waiting, broken], return_when=asyncio.FIRST_COMPLETED)
             if broken.done():
                 broken.result()
@@ -138,3 +148,7 @@ class ProcessHandle:
             raise
         await self.delete()
         return Output(exit.status, bytes(stdout), bytes(stderr))
+
+
+async def _nothing() -> None:
+    """The input stays open for the next client."""

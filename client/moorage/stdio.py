@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
+from moorage_api import native
 from moorage_api.runtime import Stdio
 
 Sink = Callable[[bytes], Awaitable[None]]
@@ -41,14 +42,20 @@ FOLDER_PREFIX = "moorage-io-"
 
 
 class Fifos:
-    """The FIFOs of one process: a context manager that removes them, and ends what reads and writes them."""
+    """The FIFOs of one client of a process: a context manager that removes them, and ends what reads and writes them.
 
-    def __init__(self, *, terminal: bool = False, stdin: bool = False) -> None:
-        self.folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=runtime_folder())
+    With `inside`, the folder of a container, they are further readers of what it writes anyway (`native.ATTACHED`), and
+    `input` is the FIFO that it reads, empty for none; else they are the process's own streams.
+    """
+
+    def __init__(self, *, terminal: bool = False, stdin: bool = False, inside: str = "", input: str = "") -> None:
+        prefix = native.ATTACHED if inside else FOLDER_PREFIX
+        self.folder = tempfile.mkdtemp(prefix=prefix, dir=inside or runtime_folder())
         names = ["stdout"] + (["stdin"] if stdin else []) + ([] if terminal else ["stderr"])
         self._fds: dict[str, int] = {}
         self._pumps: list[asyncio.Task[None]] = []
         self._input: asyncio.Task[None] | None = None
+        self._inside = inside
         self._kept = False
         self._count = 0
         self._sinking = 0
@@ -59,6 +66,8 @@ class Fifos:
                 # O_RDWR on the input: it can be opened, and written, before the shim has come.
                 flags = os.O_RDWR if name == "stdin" else os.O_RDONLY
                 self._fds[name] = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+            if input:
+                self._fds["stdin"] = os.open(input, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             self.close()
             raise
@@ -69,6 +78,11 @@ class Fifos:
         for name, sink in (("stdout", stdout), ("stderr", stderr)):
             if sink is not None and name in self._fds:
                 self._pumps.append(asyncio.create_task(self._read(name, sink), name=f"moorage {name}"))
+
+    @property
+    def has_input(self) -> bool:
+        """Whether what is written here reaches the process."""
+        return "stdin" in self._fds
 
     def write_from(self, source: Source, at_end: Callable[[], Awaitable[None]]) -> None:
         """Begin to write what `source` gives; at its end the FIFO is closed and `at_end` awaited (it must tell the
@@ -143,8 +157,8 @@ class Fifos:
         self.close()
 
     def keep(self) -> None:
-        """Leave the FIFOs where they are for the next client: the process goes on without this one."""
-        self._kept = True
+        """Leave the process's own FIFOs where they are for the next client: it goes on without this one."""
+        self._kept = not self._inside
 
     def close(self) -> None:
         """Close all ends and remove the folder. Closing twice is harmless."""

@@ -11,6 +11,8 @@ from moorage_api.runtime import Exit, Process, Status, Stdio
 from moorage_api.types import TypedValue
 from moorage_api.wire import task_types_pb2
 from moorage_api.wire import tasks_pb2 as wire
+from moorage_api.wire.moorage_tasks_pb2 import AttachRequest
+from moorage_api.wire.moorage_tasks_pb2_grpc import AttachmentsStub
 from moorage_api.wire.tasks_pb2_grpc import TasksStub
 
 START_DEADLINE = 120.0
@@ -63,6 +65,13 @@ class Tasks:
             terminal=stdio.terminal,
         )
         await self._session.call(self._stub.Exec, request)
+
+    async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "") -> None:
+        """Copy what a process writes from now on to the FIFOs `stdio.stdout` and `stdio.stderr`, too; they must have
+        readers. `FailedPrecondition` where it does not run or its output goes nowhere, `NotFound`, `Unimplemented` by a
+        daemon or a shim of another kind."""
+        request = AttachRequest(container_id=container_id, exec_id=exec_id, stdout=stdio.stdout, stderr=stdio.stderr)
+        await self._session.call(AttachmentsStub(self._session.channel).Attach, request)
 
     async def get(self, container_id: str, exec_id: str = "") -> Process:
         """A process as the daemon last saw it. `NotFound`."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 VERBS = {
+    "attach": "lifecycle:attach_verb",
     "commit": "change:commit",
     "completion": "groups:completion",
     "container": "groups:container",

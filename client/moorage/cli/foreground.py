@@ -13,6 +13,8 @@ from typing import Self
 
 from moorage.cli.errors import CommandError
 from moorage.cli.terminal import DetachKeys, parse_keys, raw, size_of
+from moorage.container import ContainerHandle
+from moorage.options import options_of
 from moorage.process import ProcessHandle, Streams
 from moorage.stdio import Fifos, Source, fd_sink, fd_source
 from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
@@ -23,12 +25,14 @@ _PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 
 @dataclass(frozen=True)
 class Console:
-    """How a process is attached: with the user's input, on a terminal, and by which keys it is left."""
+    """How a process is attached: with the user's input (whose end is that of the process's, too, or not), on a terminal,
+    and by which keys it is left."""
 
     interactive: bool = False
     terminal: bool = False
     detach_keys: str = ""
     proxy_signals: bool = True
+    closes_input: bool = True
 
     def check(self) -> None:
         """`CommandError` where a terminal is wanted for input that is none."""
@@ -46,29 +50,44 @@ class Console:
         return Fifos(terminal=self.terminal, stdin=self.interactive)
 
 
-async def attach(process: ProcessHandle, fifos: Fifos, console: Console) -> int | None:
-    """Start a created process and stay with it to its end; returns its exit status, or None where the user detached:
-    the process then runs on, and its FIFOs stay for the next client."""
+def console_of(
+    container: ContainerHandle, detach_keys: str, *, interactive: bool, proxy_signals: bool = True
+) -> Console:
+    """For a container that is there: as it was made, with the user's input if it was made with one."""
+    options = options_of(container.record)
+    if options is None or not container.stdio.stdout:
+        return Console(interactive, container.terminal, detach_keys, proxy_signals)
+    wanted = interactive and options.stdin
+    return Console(wanted, container.terminal, detach_keys, proxy_signals, options.stdin_once)
+
+
+async def attach(process: ProcessHandle, fifos: Fifos, console: Console, *, running: bool = False) -> int | None:
+    """Start a created process (or join one that is `running`) and stay with it to its end; returns its exit status, or
+    None where the user detached: the process then runs on."""
     detached = asyncio.Event()
     source = _typed(DetachKeys(parse_keys(console.detach_keys)), detached) if console.interactive else None
     with contextlib.ExitStack() as stack:
         if console.terminal and os.isatty(_STDIN):
             stack.enter_context(raw(_STDIN))
         forwarder = stack.enter_context(_Forwarder(process, console))
-        await forwarder.resize()
-        streams = Streams(fd_sink(_STDOUT), fd_sink(_STDERR), source)
-        running = asyncio.create_task(process.run(fifos, streams, forwarder.resize), name="moorage process")
+        streams = Streams(fd_sink(_STDOUT), fd_sink(_STDERR), source, console.closes_input)
+        if running:
+            work = process.join(fifos, streams, forwarder.redraw)
+        else:
+            await forwarder.resize()
+            work = process.run(fifos, streams, forwarder.resize)
+        talking = asyncio.create_task(work, name="moorage process")
         leaving = asyncio.create_task(detached.wait(), name="moorage detach")
         try:
-            await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                return running.result().status
+            await asyncio.wait([talking, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if talking.done():
+                return talking.result().status
             fifos.keep()
             return None
         finally:
-            for task in (running, leaving):
+            for task in (talking, leaving):
                 task.cancel()
-            await asyncio.gather(running, leaving, return_exceptions=True)
+            await asyncio.gather(talking, leaving, return_exceptions=True)
 
 
 def _typed(keys: DetachKeys, detached: asyncio.Event) -> Source:
@@ -106,6 +125,14 @@ class _Forwarder:
             # A terminal that is not there yet, or not any more, has no size to set.
             with contextlib.suppress(MoorageError):
                 await self._process.resize(*size)
+
+    async def redraw(self) -> None:
+        """Tell it the size as if it had changed: a program that draws on its terminal does so again."""
+        size = self._console.size
+        if size is not None:
+            with contextlib.suppress(MoorageError):
+                await self._process.resize(size[0], size[1] + 1)
+            await self.resize()
 
     async def _kill(self, number: int) -> None:
         # One that has ended meanwhile needs no signal.

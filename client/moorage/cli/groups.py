@@ -26,6 +26,7 @@ image = LazyGroup(
 container = LazyGroup(
     "container",
     {
+        "attach": "lifecycle:attach_verb",
         "commit": "change:commit",
         "cp": "copy:cp",
         "create": "run:create",

@@ -1,7 +1,8 @@
-"""`start`, `stop`, `kill`, `rm`, `wait`: verbs that take several containers."""
+"""`start`, `attach`, `stop`, `kill`, `rm`, `wait`: the life of containers."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import click
@@ -10,12 +11,11 @@ from moorage.cli.app import App, connected
 from moorage.cli.each import for_each
 from moorage.cli.errors import CommandError, start_failure
 from moorage.cli.find import find
-from moorage.cli.foreground import Console, attach
+from moorage.cli.foreground import Console, attach, console_of
 from moorage.cli.terminal import DETACH_KEYS
 from moorage.container import STOP_SECONDS, ContainerHandle
 from moorage.create import signal_number
-from moorage_api.errors import MoorageError
-from moorage_api.oci import spec as oci
+from moorage_api.errors import MoorageError, NotFound
 
 _CONTAINERS = click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")
 
@@ -33,16 +33,15 @@ async def start(app: App, containers: tuple[str, ...], attached: bool, interacti
     if len(containers) > 1:
         raise CommandError("only one container can be attached")
     container = await find(app.client, containers[0])
-    terminal = bool(oci.decode(container.record.spec)["process"].get("terminal"))
-    console = Console(interactive, terminal, detach_keys)
+    console = console_of(container, detach_keys, interactive=interactive)
     console.check()
     return await _attached(container, console)
 
 
 async def _attached(container: ContainerHandle, console: Console) -> int:
-    async with console.fifos() as fifos:
+    async with container.fifos(stdin=console.interactive) as fifos:
         try:
-            process = await container.create_task(fifos.stdio)
+            process = await container.create_attached(fifos)
             status = await attach(process, fifos, console)
         except MoorageError as error:
             raise start_failure(error) from error
@@ -52,12 +51,32 @@ async def _attached(container: ContainerHandle, console: Console) -> int:
     return status
 
 
+@click.command("attach")
+@click.argument("name", metavar="CONTAINER")
+@click.option("--no-stdin", is_flag=True, help="Only show what it writes.")
+@click.option("--detach-keys", default=DETACH_KEYS, show_default=True, help="Keys that leave it running.")
+@click.option("--sig-proxy/--no-sig-proxy", default=True, help="Pass signals on to it.")
+@connected()
+async def attach_verb(app: App, name: str, no_stdin: bool, detach_keys: str, sig_proxy: bool) -> int:
+    """Stay with a running container; the exit code is its own. What it wrote before is in its logs."""
+    container = await find(app.client, name)
+    console = console_of(container, detach_keys, interactive=not no_stdin, proxy_signals=sig_proxy)
+    console.check()
+    async with container.fifos(stdin=console.interactive) as fifos:
+        status = await attach(await container.join(fifos), fifos, console, running=True)
+        if status is not None:
+            await _ended(container)
+        return status or 0
+
+
 async def _ended(container: ContainerHandle) -> None:
     """What its maker wanted of it when it ends."""
-    if container.auto_remove:
-        await container.remove(force=True)
-    else:
-        await container.finish()
+    # Another client that was attached, too, may have been first.
+    with contextlib.suppress(NotFound):
+        if container.auto_remove:
+            await container.remove(force=True)
+        else:
+            await container.finish()
 
 
 @click.command()

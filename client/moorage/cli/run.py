@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -103,7 +104,7 @@ async def run(
     console = Console(flags["interactive"], flags["tty"], detach_keys, sig_proxy)
     if not detach:
         console.check()
-    options = read_options(flags)
+    options = replace(read_options(flags), stdin_once=flags["interactive"] and not detach)
     created = await create_container(app.client, await ensure(app, image, pull, platform), options)
     if detach:
         await _detached(created, options)
@@ -117,7 +118,8 @@ async def run(
 async def create(app: App, /, image: str, pull: str, platform: str, **flags: Any) -> None:
     """Make a container and print its id; `start` starts it."""
     resolved = await ensure(app, image, pull, platform)
-    created = await create_container(app.client, resolved, read_options(flags))
+    options = replace(read_options(flags), stdin_once=flags["interactive"])
+    created = await create_container(app.client, resolved, options)
     print(created.handle.id)
 
 
@@ -138,9 +140,9 @@ async def _foreground(app: App, created: Created, console: Console, options: Con
     remove = options.auto_remove
     try:
         async with contextlib.AsyncExitStack() as stack:
-            fifos = await stack.enter_async_context(console.fifos())
+            fifos = await stack.enter_async_context(container.fifos(stdin=console.interactive))
             try:
-                process = await container.create_task(fifos.stdio, created.mounts)
+                process = await container.create_attached(fifos, created.mounts)
                 status = await attach(process, fifos, console)
             except MoorageError as error:
                 raise start_failure(error) from error
@@ -172,6 +174,7 @@ def read_options(flags: Mapping[str, Any]) -> ContainerOptions:
         hostname=flags["hostname"],
         network=flags["network"],
         terminal=flags["tty"],
+        stdin=flags["interactive"],
         privileged=flags["privileged"],
         read_only=flags["read_only"],
         publish=[port for text in flags["publish"] for port in parse_ports(text)],

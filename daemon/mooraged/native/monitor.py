@@ -8,6 +8,7 @@ restart of the daemon, or of the machine, changes nothing.
 from __future__ import annotations
 
 import asyncio
+import glob
 import logging
 import os
 import shutil
@@ -37,9 +38,9 @@ logger = logging.getLogger(__name__)
 _PAUSE_FIRST, _PAUSE_LONGEST = 0.1, 60.0
 # One that ran so long (seconds) has recovered: its next restart comes at once again.
 _WELL_AFTER = 10.0
-# Seconds for the client of an attached container: to read what it wrote last, or to come back.
-_ATTACHED_GRACE = 3.0
-_LOG_SCHEMES = ("cri:", "file:", "binary:")
+# Seconds that a client which is attached has for itself: to read what the container wrote last, and to delete the task
+# or the container as it was asked to; and after which to look again.
+_ATTACHED_GRACE, _ATTACHED_PAUSE = 3.0, 0.5
 
 
 class Monitor:
@@ -117,16 +118,15 @@ class Monitor:
         if process is not None and process.status is not Status.STOPPED:
             return None
         status = process.exit_status if process else int(record.labels.get(native.EXIT_STATUS, "0") or 0)
+        if native.NAME in record.labels and process is not None and _is_attended(record, process):
+            return _ATTACHED_PAUSE
         if native.wants_restart(record.labels, status):
             return await self._restart(bound, record, process)
         if process is None or native.NAME not in record.labels:
             return None
-        attached = bool(process.stdio.stdout) and not process.stdio.stdout.startswith(_LOG_SCHEMES)
         if record.labels.get(native.AUTO_REMOVE) == "true":
-            if attached and _is_read(process):
-                return _ATTACHED_GRACE
             await self._remove(bound, record)
-        elif not attached:
+        else:
             await self._finish(bound, record, process)
         return None
 
@@ -163,8 +163,11 @@ class Monitor:
             terminal = bool(oci.decode(record.spec)["process"].get("terminal"))
         except (KeyError, TypeError) as error:
             raise InvalidArgument("its specification has no process") from error
-        log = record.labels.get(native.RESTART_LOG, "")
-        await bound.tasks.create(record.id, stdio=Stdio("", log, "" if terminal else log, terminal))
+        stdio = native.stdio(record.labels, record.id, runtime=record.runtime.name, terminal=terminal)
+        if native.NAME not in record.labels:
+            log = record.labels.get(native.RESTART_LOG, "")
+            stdio = Stdio("", log, "" if terminal else log, terminal)
+        await bound.tasks.create(record.id, stdio=stdio)
         await bound.tasks.start(record.id)
         logger.info("started container %s/%s again", bound.namespace, record.id)
 
@@ -191,13 +194,20 @@ class Monitor:
             await self._core.run(shutil.rmtree, folder, ignore_errors=True)
 
 
-def _is_read(process: Process) -> bool:
-    """Whether a client has the FIFO of its output open, or ended so short a time ago that it may do so in a moment."""
-    if time.time() - process.exited_at / 1e9 < _ATTACHED_GRACE:
-        return True
+def _is_attended(record: Container, process: Process) -> bool:
+    """Whether a client is attached: it has FIFOs for the output, and reads them, or did so until a moment ago."""
+    folder = native.own_folder(record.labels, record.id)
+    fifos = [*glob.glob(f"{glob.escape(folder)}/{native.ATTACHED}*/std[oe]*")] if folder else []
+    if process.stdio.stdout.startswith("/"):
+        fifos.append(process.stdio.stdout)
+    recent = time.time() - process.exited_at / 1e9 < _ATTACHED_GRACE
+    return bool(fifos) and (recent or any(map(_is_read, fifos)))
+
+
+def _is_read(fifo: str) -> bool:
+    """Whether somebody has a FIFO open to read it. Nobody is ENXIO (fifo(7)); no such file: the client has tidied up."""
     try:
-        # Nobody to read is ENXIO (fifo(7)); no such file means that the client has tidied up.
-        os.close(os.open(process.stdio.stdout, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError:
         return False
     return True

@@ -106,5 +106,6 @@ def moorage_register() -> Sequence[Registration]:
         Registration(grpc, "mounts", init_mounts, requires=[_CORE, PluginType.MOUNT_MANAGER]),
         Registration(grpc, "transfer", init_transfer, requires=[PluginType.TRANSFER, PluginType.STREAMING]),
         Registration(grpc, "tasks", _of_core("tasks"), requires=[_CORE, PluginType.RUNTIME]),
+        Registration(grpc, "attachments", _of_core("attachments"), requires=[_CORE, PluginType.RUNTIME]),
         Registration(grpc, "sandboxes", _of_core("sandbox"), requires=[_CORE, PluginType.RUNTIME]),
     ]

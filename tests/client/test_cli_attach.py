@@ -1,0 +1,85 @@
+"""`attach`, and the log of what ran in the foreground."""
+
+from __future__ import annotations
+
+import subprocess
+
+from support.daemon import BIN
+from support.terminal import wait_until
+
+from .conftest import Cli
+
+
+def test_what_ran_in_the_foreground_is_in_the_log(cli: Cli) -> None:
+    done = cli.call("run", "--name", "said", cli.image, "sh", "-c", "echo out; echo error >&2; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "error\n")
+    logs = cli.call("logs", "said")
+    assert (logs.stdout, logs.stderr) == ("out\n", "error\n")
+
+
+def test_a_shell_is_left_and_joined_again(cli: Cli) -> None:
+    cli("run", "-dit", "--name", "shell", cli.image, "sh")
+    with cli.terminal("attach", "shell", size=(70, 21)) as terminal:
+        terminal.type("echo si''ze $(stty size)\n")
+        terminal.expect("size 21 70")
+        terminal.resize(90, 33)
+        wait_until(lambda: cli("exec", "shell", "stty", "-F", "/dev/pts/0", "size") == "33 90\n", "the new size")
+        terminal.type("\x10\x11")
+        assert terminal.wait() == 0
+        assert not terminal.is_raw
+    assert cli("ps", "--format", "{{.Names}}") == "shell\n"
+    with cli.terminal("attach", "--detach-keys", "ctrl-x", "shell") as terminal:
+        terminal.type("exit 4\n")
+        assert terminal.wait() == 4
+    assert "Exited (4)" in cli("ps", "-a")
+    assert "size 21 70" in cli("logs", "shell")
+
+
+def test_a_container_that_was_left_goes_on_however_much_it_says(cli: Cli) -> None:
+    script = "read word; i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done; exit 5"
+    with cli.terminal("run", "-it", "--name", "talker", cli.image, "sh", "-c", script) as terminal:
+        terminal.type("go\n")
+        terminal.expect("line 5\r\n")
+        terminal.type("\x10\x11")
+        assert terminal.wait() == 0
+    assert cli("wait", "talker") == "5\n"
+    assert "line 29999" in cli("logs", "--tail", "1", "talker")
+
+
+def test_input_from_several_clients_one_after_the_other(cli: Cli) -> None:
+    cli("run", "-d", "-i", "--name", "echo", cli.image, "sh", "-c", "while read word; do echo got $word; done")
+    with cli.popen("attach", "--no-stdin", "echo") as watching:
+        assert watching.stdout is not None
+        for word in ("one", "two"):
+            # The end of a client's input is not the end of the container's, which was made for several.
+            with subprocess.Popen(
+                [BIN / "moorage", "attach", "echo"],
+                env=cli.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as client:
+                assert client.stdin is not None
+                assert client.stdout is not None
+                client.stdin.write(f"{word}\n")
+                client.stdin.flush()
+                assert client.stdout.readline() == f"got {word}\n"
+                client.kill()
+        wait_until(lambda: cli("logs", "echo") == "got one\ngot two\n", "both are in the log")
+        cli("kill", "-s", "KILL", "echo")
+        assert watching.wait(timeout=20) == 137
+        assert watching.stdout.read().endswith("got two\n")
+
+
+def test_what_does_not_run_is_not_attached(cli: Cli) -> None:
+    cli("create", "--name", "idle", cli.image, "true")
+    done = cli.call("attach", "idle")
+    assert (done.returncode, "is not running" in done.stderr) == (1, True)
+    assert cli.call("attach", "nobody").returncode == 1
+
+
+def test_a_container_made_with_an_input_takes_it_at_its_start(cli: Cli) -> None:
+    cli("create", "-i", "--name", "counter", cli.image, "wc", "-c")
+    assert cli("start", "-a", "-i", "counter", input="12345").strip() == "5"
+    cli("create", "--name", "deaf", cli.image, "wc", "-c")
+    assert cli("start", "-a", "-i", "deaf", input="12345").strip() == "0"
