@@ -19,13 +19,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pluggy
 
 from moorage_api.core import Daemon
 from moorage_api.errors import MoorageError
-from moorage_api.types import Platform
+from moorage_api.types import Platform, TypedValue
 
 PROJECT = "moorage"
 ENTRY_POINTS = "moorage.plugins"
@@ -58,6 +58,15 @@ class PluginType(StrEnum):
     SERVICE = "io.containerd.service.v1"
     GRPC = "io.containerd.grpc.v1"
     TTRPC = "io.containerd.ttrpc.v1"
+
+
+@runtime_checkable
+class Describable(Protocol):
+    """An instance that tells more of itself than its registration does, when it is asked with a request of its own
+    (`containerd.services.introspection.v1`, `PluginInfo`)."""
+
+    async def plugin_info(self, request: TypedValue) -> TypedValue | None:
+        """`InvalidArgument` for a request of another kind; None for nothing to tell."""
 
 
 class InitContext(Protocol[C_co]):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from moorage_api.containers import Runtime
+from moorage_api.mounts import Mount
 from moorage_api.types import Labels, TypedValue
 
 
@@ -50,11 +51,10 @@ class SandboxStore(Protocol):
 class SandboxSpec:
     """What the shim makes for a pod before its first container; an unset namespace is the host's.
 
-    `namespaces` names those to be made anew and pinned: any of `network`, `ipc`, `uts`, `pid`. Each appears as
-    `<path>/ns/<net|ipc|uts|pid>` where `path` is `SandboxStatus.path`; a tmpfs for `/dev/shm` of `shm_size` bytes at
+    `<path>/ns/<user|net|ipc|uts|pid>` where `path` is `SandboxStatus.path`; a tmpfs for `/dev/shm` of `shm_size` bytes at
     `<path>/shm` when IPC is the pod's own and `shm_size` is not zero. A new network namespace has its loopback up.
     `netns` is the path of a network namespace that the client made, for shims that have to know it; `namespaces` does
-    not name the network then.
+    not name the network then. `rootfs` is what a shim that keeps a process or a machine for the pod runs it from.
     """
 
     id: str
@@ -65,6 +65,7 @@ class SandboxSpec:
     shm_size: int = 64 << 20
     annotations: Mapping[str, str] = field(default_factory=dict)
     netns: str = ""
+    rootfs: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,16 @@ class SandboxStatus:
     exited_at: int = 0
     exit_status: int = 0
     address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxMetrics:
+    """`data` is a message of `io.containerd.cgroups`, or of the shim's own; None where nothing is measured: there is no
+    container, or they have no control group in common. `at` is in nanoseconds since the epoch."""
+
+    id: str
+    at: int
+    data: TypedValue | None
 
 
 @runtime_checkable
@@ -103,3 +114,7 @@ class SandboxController(Protocol):
 
     async def wait(self, id: str) -> SandboxStatus:
         """Return when it is no longer ready. `NotFound`."""
+
+    async def metrics(self, id: str) -> SandboxMetrics:
+        """What the pod's containers use together, asked of the shim. `NotFound`, `FailedPrecondition` once it has
+        stopped, `Unavailable`."""

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from asyncio.subprocess import PIPE
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from moorage_api.shim import Bootstrap, ShimRequest
 from moorage_api.types import TypedValue
 from moorage_api.wire import shim_v3_pb2
 from moorage_api.wire.bootstrap_pb2 import BootstrapResult
+from moorage_api.wire.types_pb2 import RuntimeInfo
 from mooraged.runtime import convert
 from mooraged.runtime.bundle import shim_pid
 
@@ -77,39 +79,52 @@ class ForeignLauncher:
             self.detach_log(bundle)
 
     async def _run(self, request: ShimRequest, action: str, arguments: list[str], stdin: bytes) -> bytes:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                self.binary,
-                *_flags(request),
-                *arguments,
-                action,
-                cwd=request.bundle,
-                env=_environment(request),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise Unavailable(f"{self.binary} cannot be run: {error}") from error
-        try:
-            async with asyncio.timeout(self._timeout):
-                stdout, stderr = await process.communicate(stdin)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{self.binary} {action} took longer than {self._timeout:g} s") from None
-        finally:
-            if process.returncode is None:
-                # Its children too: they hold the pipes that wait for their end.
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        text = stderr.decode(errors="replace").strip()[-_STDERR_MAX:]
-        if process.returncode:
-            said = text or stdout.decode(errors="replace").strip()[-_STDERR_MAX:]
-            raise Unavailable(f"{self.binary} {action} failed ({process.returncode}): {said}")
-        if text:
-            log.info("%s %s of %s: %s", self.binary, action, request.id, text)
+        command = [self.binary, *_flags(request), *arguments, action]
+        stdout, said = await run(command, stdin, self._timeout, cwd=request.bundle, env=_environment(request))
+        if said:
+            log.info("%s %s of %s: %s", self.binary, action, request.id, said)
         return stdout
+
+
+async def info(binary: str, options: TypedValue | None, timeout: float) -> RuntimeInfo:
+    """Run `-info`: what the shim says of itself and of the OCI runtime below it, with these options. `Unavailable`
+    when it fails, as that of a shim from before this flag does."""
+    message = convert.any_message(options)
+    stdout, _ = await run([binary, "-info"], message.SerializeToString() if message else b"", timeout)
+    try:
+        return RuntimeInfo.FromString(stdout)
+    except DecodeError as error:
+        raise Internal(f"{binary} -info printed no RuntimeInfo: {error}") from error
+
+
+async def run(
+    command: list[str], stdin: bytes, timeout: float, *, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> tuple[bytes, str]:
+    """Run a shim's binary to its end; returns what it wrote to standard output, and the end of what it wrote to standard
+    error. `Unavailable` with the latter when it fails, `DeadlineExceeded`."""
+    what = f"{command[0]} {command[-1]}"
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=cwd, env=env, stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+        )
+    except OSError as error:
+        raise Unavailable(f"{command[0]} cannot be run: {error}") from error
+    try:
+        async with asyncio.timeout(timeout):
+            stdout, stderr = await process.communicate(stdin)
+    except TimeoutError:
+        raise DeadlineExceeded(f"{what} took longer than {timeout:g} s") from None
+    finally:
+        if process.returncode is None:
+            # Its children too: they hold the pipes that wait for their end.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    said = stderr.decode(errors="replace").strip()[-_STDERR_MAX:]
+    if process.returncode:
+        said = said or stdout.decode(errors="replace").strip()[-_STDERR_MAX:]
+        raise Unavailable(f"{what} failed ({process.returncode}): {said}")
+    return stdout, said
 
 
 class _LogPipe:

@@ -17,11 +17,14 @@ from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.shim import Bootstrap, ShimLauncher, ShimRequest
 from moorage_api.types import TypedValue
 from moorage_api.wire.runc_options_pb2 import Options
+from moorage_api.wire.types_pb2 import RuntimeInfo
+from mooraged.runtime import foreign
 from mooraged.runtime.config import DEFAULT_RUNTIME, RuntimeConfig, RuntimeEntry
 from mooraged.runtime.foreign import ForeignLauncher
 from mooraged.runtime.oci_runtime import DefaultRuntime
 
 OURS = "moorage"
+_OUR_BINARY = "containerd-shim-moorage-v2"
 _OUR_NAMES = frozenset({DEFAULT_RUNTIME, "io.moorage.v2", "io.containerd.moorage.v2"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(?:\.[A-Za-z0-9][A-Za-z0-9_-]*)*\.(?P<name>[^./]+)\.(?P<version>v[0-9]+)")
 _OPTIONS_TYPE = Options.DESCRIPTOR.full_name
@@ -77,6 +80,12 @@ class Resolver:
         if launcher_id not in self._plugins:
             raise NotFound(f"shim plugin {launcher_id} is not there; there are: {', '.join(sorted(self._plugins))}")
         return self._plugins[launcher_id]
+
+    async def info(self, name: str, options: TypedValue | None) -> RuntimeInfo:
+        """What the shim of a runtime says of itself. `InvalidArgument`, `NotFound`, `Unavailable`."""
+        handler = await self.resolve(name, options)
+        binary = handler.launcher_id if handler.launcher_id.startswith("/") else find_binary(_OUR_BINARY)
+        return await foreign.info(binary, handler.options, self._config.create_timeout)
 
     def close(self) -> None:
         for launcher in self._foreign.values():

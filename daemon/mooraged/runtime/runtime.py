@@ -8,11 +8,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
+from moorage_api.convert import typed_value
 from moorage_api.core import Daemon
 from moorage_api.errors import InvalidArgument
 from moorage_api.events import Envelope, EventBus
 from moorage_api.shim import ShimLauncher
-from moorage_api.types import check_identifier
+from moorage_api.types import TypedValue, check_identifier
+from moorage_api.wire.types_pb2 import RuntimeRequest
 from mooraged.runtime.announcer import Announcer
 from mooraged.runtime.config import RuntimeConfig
 from mooraged.runtime.creation import Creator
@@ -70,6 +74,18 @@ class Runtime:
         """The sandboxes of one namespace. `InvalidArgument`."""
         check_identifier(namespace, "namespace")
         return NamespacedSandboxes(namespace, self._sandboxes, self._around)
+
+    async def plugin_info(self, request: TypedValue) -> TypedValue:
+        """`containerd.types.RuntimeInfo` of the runtime that a `RuntimeRequest` names, or of the default one."""
+        expected = RuntimeRequest.DESCRIPTOR.full_name
+        if request.type_url.rpartition("/")[2] != expected:
+            raise InvalidArgument(f"the request is {request.type_url!r}: expected {expected}")
+        try:
+            asked = RuntimeRequest.FromString(request.value)
+        except DecodeError as error:
+            raise InvalidArgument(f"the request is no {expected}") from error
+        found = await self._around.resolver.info(asked.runtime_path, typed_value(asked.options))
+        return TypedValue(found.DESCRIPTOR.full_name, found.SerializeToString())
 
     def forward(self, envelope: Envelope) -> None:
         """Take an event from a shim: what it says is known first, then told. `InvalidArgument`."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
+from moorage_api.convert import typed_value
 from moorage_api.errors import AlreadyExists, FailedPrecondition, MoorageError, NotFound, Unavailable
 from moorage_api.linux import mount
 from moorage_api.oci import spec as oci
 from moorage_api.runtime import Exit
-from moorage_api.sandboxes import SandboxSpec, SandboxStatus
+from moorage_api.sandboxes import SandboxMetrics, SandboxSpec, SandboxStatus
 from moorage_api.types import TypedValue, check_identifier
 from moorage_api.wire import events_types_pb2 as events
 from moorage_api.wire import runtime_sandbox_pb2 as pb
@@ -175,6 +176,15 @@ class Sandboxes:
 
         answer.add_done_callback(answered)
 
+    async def metrics(self, namespace: str, id: str) -> SandboxMetrics:
+        """Ask the shim. `NotFound`, `FailedPrecondition` once the sandbox has stopped."""
+        state = self.get(namespace, id)
+        if state.shim is None or state.exit is not None:
+            raise FailedPrecondition(f"sandbox {id} is not ready")
+        request = pb.SandboxMetricsRequest(sandbox_id=id)
+        answer = await state.shim.sandboxes.SandboxMetrics(request, timeout=self._around.config.call_timeout)
+        return SandboxMetrics(id, convert.nanoseconds(answer.metrics.timestamp), typed_value(answer.metrics.data))
+
     async def lost(self, shim: Shim, reason: str) -> None:
         """The shim of a sandbox is gone, unasked."""
         for state in list(self._states.values()):
@@ -199,6 +209,7 @@ class Sandboxes:
         request = pb.CreateSandboxRequest(
             sandbox_id=spec.id,
             bundle_path=str(state.bundle.path),
+            rootfs=convert.mount_messages(spec.rootfs),
             netns_path=spec.netns,
             options=convert.any_message(value),
             annotations=dict(spec.annotations),
@@ -315,6 +326,9 @@ class NamespacedSandboxes:
         state = self._sandboxes.get(self._namespace, id)
         await state.ended.wait()
         return state.view()
+
+    async def metrics(self, id: str) -> SandboxMetrics:
+        return await self._sandboxes.metrics(self._namespace, id)
 
     async def _abandon(self, starting: asyncio.Task[SandboxStatus], id: str) -> None:
         """Take back a start whose caller went away."""

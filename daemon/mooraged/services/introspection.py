@@ -13,7 +13,9 @@ from google.rpc.status_pb2 import Status
 from moorage_api.convert import platform_to_wire
 from moorage_api.errors import FailedPrecondition, NotFound, Unimplemented
 from moorage_api.filters import Adaptor, parse
+from moorage_api.plugin import Describable
 from moorage_api.rpc import Call, Service
+from moorage_api.types import TypedValue
 from moorage_api.wire import introspection_pb2 as pb
 from mooraged.graph import Graph, Plugin, State
 
@@ -38,11 +40,16 @@ class Introspection:
         plugin = self._graph.find(request.type, request.id)
         if plugin is None or plugin.state is State.DISABLED:
             raise NotFound(f"no plugin {request.type}.{request.id}")
+        answer = pb.PluginInfoResponse(plugin=_to_wire(plugin))
         if request.HasField("options"):
             if plugin.state is not State.STARTED:
                 raise FailedPrecondition(f"plugin {plugin.uri} has not started: {plugin.error}")
-            raise Unimplemented(f"plugin {plugin.uri} tells no more of itself")
-        return pb.PluginInfoResponse(plugin=_to_wire(plugin))
+            if not isinstance(plugin.instance, Describable):
+                raise Unimplemented(f"plugin {plugin.uri} tells no more of itself")
+            extra = await plugin.instance.plugin_info(TypedValue(request.options.type_url, request.options.value))
+            if extra is not None:
+                answer.extra.type_url, answer.extra.value = extra.type_url, extra.value
+        return answer
 
     def _shown(self) -> Sequence[Plugin]:
         """All but those that the configuration disables, as in containerd."""

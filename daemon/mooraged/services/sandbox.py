@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from google.protobuf.message import DecodeError
 
 from moorage_api.containers import Runtime
-from moorage_api.convert import any_message, platform_to_wire, timestamp, typed_value
+from moorage_api.convert import any_message, mounts_from_wire, platform_to_wire, timestamp, typed_value
 from moorage_api.core import Core
-from moorage_api.errors import AlreadyExists, InvalidArgument, NotFound, Unimplemented
+from moorage_api.errors import AlreadyExists, InvalidArgument, NotFound
 from moorage_api.rpc import Call, Service
 from moorage_api.sandboxes import Sandbox, SandboxController, SandboxSpec
 from moorage_api.types import Platform
@@ -63,8 +63,6 @@ class Controller:
 
     async def Create(self, request: pb.ControllerCreateRequest, call: Call) -> pb.ControllerCreateResponse:
         key = call.namespace, request.sandbox_id
-        if request.rootfs or request.netns_path:
-            raise Unimplemented("a root file system or a network namespace of the client's own is not supported")
         running = {status.id for status in self._controller(call).list()}
         if key in self._created or request.sandbox_id in running:
             raise AlreadyExists(f"sandbox {request.sandbox_id} already exists")
@@ -118,7 +116,9 @@ class Controller:
         return pb.ControllerShutdownResponse()
 
     async def Metrics(self, request: pb.ControllerMetricsRequest, call: Call) -> pb.ControllerMetricsResponse:
-        raise Unimplemented("metrics of a sandbox as a whole are not offered; those of its containers are")
+        found = await self._controller(call).metrics(request.sandbox_id)
+        metric = types_pb2.Metric(timestamp=timestamp(found.at), id=found.id, data=any_message(found.data))
+        return pb.ControllerMetricsResponse(metrics=metric)
 
     async def Update(self, request: pb.ControllerUpdateRequest, call: Call) -> pb.ControllerUpdateResponse:
         """Nothing of a running sandbox follows its record."""
@@ -146,6 +146,8 @@ class Controller:
             sysctls=dict(options.sysctls),
             shm_size=options.shm_size,
             annotations=dict(request.annotations),
+            netns=request.netns_path,
+            rootfs=tuple(mounts_from_wire(request.rootfs)),
         )
 
 

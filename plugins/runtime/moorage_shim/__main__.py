@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ VERSION = "0.1.0"
 
 _INPUT_MAX = 10 << 20
 _TASK_VERSION = 3
+_FEATURES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 _SWITCHES = frozenset({"debug", "v", "version", "info"})
 # Containers with the same value of one of these share a shim: a pod's.
 _GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
@@ -176,8 +178,19 @@ def _info(data: bytes) -> bytes:
         given = AnyMessage.FromString(data)
         binary = options.parse_options(given).binary_name
         info.options.CopyFrom(given)
-    info.annotations["moorage.io/oci-runtime"] = find_program(binary or oci.default_binary())
+    runtime = find_program(binary or oci.default_binary())
+    info.annotations["moorage.io/oci-runtime"] = runtime
+    if features := _features(runtime):
+        info.features.type_url = _FEATURES_TYPE
+        info.features.value = features
     return info.SerializeToString()
+
+
+def _features(runtime: str) -> bytes:
+    """What the OCI runtime can do, in its own words (OCI runtime specification, features.md); empty for a runtime that is
+    too old to say."""
+    said = subprocess.run([runtime, "features"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return said.stdout if said.returncode == 0 else b""
 
 
 def _group(bundle: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from moorage_api.oci import spec as oci
 from moorage_api.wire import (
+    cgroups_v1_pb2,
+    cgroups_v2_pb2,
     containers_pb2,
     containers_pb2_grpc,
+    introspection_pb2,
+    introspection_pb2_grpc,
     moorage_shim_pb2,
     sandbox_pb2,
     sandbox_pb2_grpc,
@@ -25,6 +31,7 @@ from moorage_api.wire import (
     tasks_pb2_grpc,
     types_pb2,
 )
+from moorage_api.wire.runc_options_pb2 import Options
 from support.daemon import Daemon
 from support.images import BUSYBOX
 
@@ -43,6 +50,7 @@ class Client:
         self.containers = self._bound(containers_pb2_grpc.ContainersStub)
         self.tasks = self._bound(tasks_pb2_grpc.TasksStub)
         self.store = self._bound(sandbox_pb2_grpc.StoreStub)
+        self.introspection = self._bound(introspection_pb2_grpc.IntrospectionStub)
         self.controller = self._bound(sandbox_pb2_grpc.ControllerStub)
 
     def _bound(self, stub: Callable[[grpc.Channel], Any]) -> Any:
@@ -247,13 +255,48 @@ def test_a_sandbox(client: Client) -> None:
     client.tasks.Start(tasks_pb2.StartRequest(container_id="inside"))
     platform = client.controller.Platform(sandbox_pb2.ControllerPlatformRequest(sandbox_id="pod")).platform
     assert platform.os == "linux"
+    metrics = client.controller.Metrics(sandbox_pb2.ControllerMetricsRequest(sandbox_id="pod")).metrics
+    assert metrics.id == "pod"
+    assert metrics.timestamp.seconds >= started.created_at.seconds
+    kind = {1: cgroups_v1_pb2, 2: cgroups_v2_pb2}[1 if metrics.data.type_url.endswith("v1.Metrics") else 2]
+    assert kind.Metrics.FromString(metrics.data.value).pids.current == 1
+    client.controller.Update(sandbox_pb2.ControllerUpdateRequest(sandbox_id="pod", sandbox=sandbox))
     client.controller.Stop(sandbox_pb2.ControllerStopRequest(sandbox_id="pod"))
     assert client.controller.Wait(sandbox_pb2.ControllerWaitRequest(sandbox_id="pod")).exited_at.seconds > 0
     assert client.tasks.Delete(tasks_pb2.DeleteTaskRequest(container_id="inside")).exit_status == 137
+    after = failure(lambda: client.controller.Metrics(sandbox_pb2.ControllerMetricsRequest(sandbox_id="pod")))
+    assert after[0] == grpc.StatusCode.FAILED_PRECONDITION
     client.controller.Shutdown(sandbox_pb2.ControllerShutdownRequest(sandbox_id="pod"))
     gone = failure(lambda: client.controller.Status(sandbox_pb2.ControllerStatusRequest(sandbox_id="pod")))
     assert gone[0] == grpc.StatusCode.NOT_FOUND
     client.store.Delete(sandbox_pb2.StoreDeleteRequest(sandbox_id="pod"))
+
+
+def test_what_a_runtime_says_of_itself(client: Client) -> None:
+    def ask(runtime: str, options: Options) -> types_pb2.RuntimeInfo:
+        wanted = types_pb2.RuntimeRequest(runtime_path=runtime)
+        wanted.options.Pack(options)
+        request = introspection_pb2.PluginInfoRequest(type="io.containerd.runtime.v2", id="task")
+        request.options.Pack(wanted)
+        answer = client.introspection.PluginInfo(request)
+        assert answer.plugin.id == "task"
+        assert answer.extra.type_url == types_pb2.RuntimeInfo.DESCRIPTOR.full_name
+        return types_pb2.RuntimeInfo.FromString(answer.extra.value)
+
+    info = ask("", Options(binary_name="runc"))
+    assert info.name == "io.containerd.moorage.v2"
+    assert Options.FromString(info.options.value).binary_name == "runc"
+    said = subprocess.run(["runc", "features"], capture_output=True, check=True).stdout
+    assert info.features.type_url.endswith("runtime-spec/1/features/Features")
+    assert json.loads(info.features.value) == json.loads(said)
+    # A shim from before the question was there.
+    code, message = failure(lambda: ask(shutil.which("containerd-shim-runc-v2") or "", Options()))
+    assert code == grpc.StatusCode.UNAVAILABLE
+    assert "containerd-shim-runc-v2 -info failed" in message
+    assert failure(lambda: ask("io.containerd.none.v1", Options()))[0] == grpc.StatusCode.NOT_FOUND
+    other = introspection_pb2.PluginInfoRequest(type="io.containerd.runtime.v2", id="task")
+    other.options.Pack(Options())
+    assert failure(lambda: client.introspection.PluginInfo(other))[0] == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_sandboxes_that_must_fail(client: Client) -> None:
@@ -261,6 +304,6 @@ def test_sandboxes_that_must_fail(client: Client) -> None:
     assert failure(lambda: client.controller.Start(start))[0] == grpc.StatusCode.NOT_FOUND
     create = sandbox_pb2.ControllerCreateRequest(sandbox_id="none")
     assert failure(lambda: client.controller.Create(create))[0] == grpc.StatusCode.NOT_FOUND
-    create.netns_path = "/run/netns/mine"
-    assert failure(lambda: client.controller.Create(create))[0] == grpc.StatusCode.UNIMPLEMENTED
+    metrics = sandbox_pb2.ControllerMetricsRequest(sandbox_id="none")
+    assert failure(lambda: client.controller.Metrics(metrics))[0] == grpc.StatusCode.NOT_FOUND
     client.controller.Stop(sandbox_pb2.ControllerStopRequest(sandbox_id="none"))
