@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from support.apicalls import RECORDER
 from support.daemon import Daemon
 from support.images import push
 from support.registry import Registry
 from support.session import begin as begin_session
 from support.session import end as end_session
 
+_PASSED: set[str] = set()
 _FOLDER = pytest.StashKey[Path]()
 
 
@@ -25,12 +27,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        _PASSED.add(report.nodeid)
+    if report.when == "teardown":
+        RECORDER.end_test(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that leaves anything on the host fails, whichever test it was that did."""
-    left = end_session(session.config.stash[_FOLDER])
-    for line in left:
-        print(f"\nleft behind: {line}", file=sys.stderr)
-    if left:
+    """A run that leaves anything on the host fails, whichever test it was that did; so does one that disproves a page."""
+    wrong = [f"left behind: {line}" for line in end_session(session.config.stash[_FOLDER])]
+    wrong += RECORDER.end(_PASSED)
+    for line in wrong:
+        print(f"\n{line}", file=sys.stderr)
+    if wrong:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from moorage_api.errors import MoorageError
+from moorage_api.rpc import NAMESPACE_HEADER, Call
 
 TRACE = 5
 PANIC = logging.CRITICAL + 5
@@ -23,6 +27,8 @@ _LEVELS = {
     "fatal": logging.CRITICAL,
     "panic": PANIC,
 }
+_CALLERS = {"namespace": NAMESPACE_HEADER, "client": "user-agent"}
+_CALLS = logging.getLogger("mooraged.calls")
 _NAMES = {number: name for name, number in _LEVELS.items()}
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -36,7 +42,19 @@ def configure(level: str, format: str = "text", stream: TextIO | None = None) ->
     root.setLevel(_LEVELS[level])
     logging.addLevelName(TRACE, "trace")
     for noisy in ("asyncio", "grpc", "alembic", "sqlalchemy", "aiohttp"):
-        logging.getLogger(noisy).setLevel(max(_LEVELS[level], logging.INFO if level == "trace" else logging.WARNING))
+        logging.getLogger(noisy).setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+def trace_call(path: str, started: float, failure: MoorageError | None, call: Call) -> None:
+    """At level trace, a line for a call that has ended: its path, its milliseconds since `started` (of the monotonic
+    clock), the caller and the namespace, and how it failed."""
+    if not _CALLS.isEnabledFor(TRACE):
+        return
+    fields: dict[str, Any] = {"method": path, "took": f"{(time.monotonic() - started) * 1000:.2f}ms"}
+    fields |= {key: call.metadata[name] for key, name in _CALLERS.items() if name in call.metadata}
+    if failure is not None:
+        fields |= {"code": failure.code.name, "error": failure.message}
+    _CALLS.log(TRACE, "call", extra=fields)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

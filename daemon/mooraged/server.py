@@ -7,7 +7,6 @@ implementation. Errors become status codes here and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,9 +24,8 @@ from moorage_api.errors import FailedPrecondition, Internal, InvalidArgument, Mo
 from moorage_api.remote.status import fail
 from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER, Service
 from moorage_api.types import check_identifier
-from mooraged.logs import TRACE
+from mooraged.logs import trace_call
 
-logger = logging.getLogger(__name__)
 # Calls that wait to be taken up, as after a burst of thousands: gRPC refuses some beyond 1000 unless told otherwise.
 _PENDING_MAX = 65_536
 
@@ -119,8 +117,9 @@ class Server:
             task = asyncio.current_task()
             assert task is not None
             self._waiting.add(task)
+            call = ServerCall(context)
             try:
-                async with aclosing(function(decode(request), ServerCall(context))) as responses:  # type: ignore[type-var]
+                async with aclosing(function(decode(request), call)) as responses:  # type: ignore[type-var]
                     async for response in responses:
                         self._waiting.discard(task)
                         await context.write(response)
@@ -136,7 +135,7 @@ class Server:
                 failure = fail(path, context, error)
             finally:
                 self._waiting.discard(task)
-                _trace(path, started, failure)
+                trace_call(path, started, failure, call)
 
         return handle
 
@@ -193,19 +192,12 @@ def _unary(
     async def handle(request: Any, context: Any) -> Any:
         started = time.monotonic()
         failure: MoorageError | None = None
+        call = ServerCall(context)
         try:
-            return await function(decode(request), ServerCall(context))
+            return await function(decode(request), call)
         except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
             failure = fail(path, context, error)
         finally:
-            _trace(path, started, failure)
+            trace_call(path, started, failure, call)
 
     return handle
-
-
-def _trace(path: str, started: float, failure: MoorageError | None) -> None:
-    if logger.isEnabledFor(TRACE):
-        fields: dict[str, Any] = {"method": path, "took": f"{(time.monotonic() - started) * 1000:.2f}ms"}
-        if failure is not None:
-            fields |= {"code": failure.code.name, "error": failure.message}
-        logger.log(TRACE, "call", extra=fields)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from support.apicalls import RECORDER
 from support.clients import Clients
 from support.cni import remove_rules, write_bridge
 from support.leftovers import leftovers, sweep
@@ -46,6 +47,7 @@ class Daemon(Clients):
         self.process: subprocess.Popen[bytes] | None = None
         self.network = write_bridge(self.folder / "cni", self.id)
         self.config_file.write_text(self._configuration() + config)
+        RECORDER.watch(self.log_file)
 
     def _configuration(self) -> str:
         return f"""version = 3
@@ -80,7 +82,7 @@ subnets = "{self.network.pool}"
     def command(self) -> list[str]:
         """How it is started."""
         flags = ["--config", self.config_file, "--address", self.address, "--root", self.root, "--state", self.state]
-        return [str(BIN / "mooraged"), *map(str, flags), "--log-level", "debug"]
+        return [str(BIN / "mooraged"), *map(str, flags), "--log-level", "trace"]
 
     def start(self) -> Self:
         """Start it, and return when it says that it is ready."""
@@ -139,6 +141,7 @@ subnets = "{self.network.pool}"
         """Kill the daemon and all that it started, and remove every trace of it from the host."""
         if self.process is not None:
             self.kill()
+        RECORDER.forget(self.log_file)
         sweep(self.folder, self.tag, self.cgroup_parent)
         self.network.remove()
         self._remove_bridges()

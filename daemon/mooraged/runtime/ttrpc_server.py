@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -25,6 +26,7 @@ from moorage_api.errors import (
 )
 from moorage_api.rpc import Service
 from moorage_api.types import check_identifier
+from mooraged.logs import trace_call
 from mooraged.runtime.stubs import NAMESPACE_METADATA
 
 log = logging.getLogger(__name__)
@@ -102,6 +104,17 @@ class TtrpcServer:
 
     async def answer(self, request: ttrpc.RequestReceived) -> bytes:
         """The serialised answer to one request; `MoorageError`."""
+        call, started = _Call(request), time.monotonic()
+        failure: MoorageError | None = None
+        try:
+            return await self._answer(request, call)
+        except MoorageError as error:
+            failure = error
+            raise
+        finally:
+            trace_call(f"/{request.service}/{request.method}", started, failure, call)
+
+    async def _answer(self, request: ttrpc.RequestReceived, call: _Call) -> bytes:
         found = self._methods.get((request.service, request.method))
         if found is None:
             raise Unimplemented(f"unknown method {request.service}.{request.method}")
@@ -113,7 +126,7 @@ class TtrpcServer:
         handler = getattr(service.implementation, request.method)
         try:
             async with asyncio.timeout(request.timeout):
-                response: Message = await handler(message, _Call(request))
+                response: Message = await handler(message, call)
         except TimeoutError:
             raise DeadlineExceeded(f"{request.method} took longer than its deadline") from None
         return response.SerializeToString()
