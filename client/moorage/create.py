@@ -15,16 +15,17 @@ from moorage import labels, names
 from moorage.container import ContainerHandle
 from moorage.image_config import ResolvedImage
 from moorage.network.attach import prepare
-from moorage.options import EXTENSION, ContainerOptions, build_spec, pack_options
+from moorage.options import EXTENSION, ContainerOptions, build_spec, health_of, pack_options
 from moorage.rootfs import is_root, user_of_mounts
 from moorage.sweep import is_abandoned, sweep
 from moorage.unpack import unpack
-from moorage_api import native
+from moorage_api import health, native
 from moorage_api.containers import Container, Runtime
 from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, MoorageError, NotFound
 from moorage_api.mounts import Mount
 from moorage_api.native import RestartPolicy
 from moorage_api.oci import spec as oci
+from moorage_api.types import TypedValue
 
 if TYPE_CHECKING:
     from moorage.client import Client
@@ -68,7 +69,7 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
                 snapshotter=snapshotter,
                 snapshot_key=id,
                 labels=_labels(client, image, options, defaults.logs, id),
-                extensions={EXTENSION: pack_options(options)},
+                extensions=_extensions(image, options),
             )
             await asyncio.to_thread(_mount_volumes, spec, options, defaults.volumes, client.namespace, mounts)
             folder = native.own_folder(record.labels, id)
@@ -145,6 +146,14 @@ def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, log
     stop_signal = options.stop_signal or image.config.config.stop_signal
     if stop_signal:
         found[labels.STOP_SIGNAL] = str(signal_number(stop_signal))
+    return found
+
+
+def _extensions(image: ResolvedImage, options: ContainerOptions) -> dict[str, TypedValue]:
+    found = {EXTENSION: pack_options(options)}
+    check = health_of(options, image.config.config)
+    if health.command(check) and check is not None:
+        found[health.EXTENSION] = health.pack(check)
     return found
 
 

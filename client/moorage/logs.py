@@ -6,21 +6,16 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from moorage.times import parse_time
 from moorage_api.errors import InvalidArgument, NotFound
 
 _CHUNK: Final = 1 << 18
 _POLL_SECONDS: Final = 0.1
-_SECOND: Final = 1_000_000_000
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)")
-_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": _SECOND, "m": 60 * _SECOND, "h": 3600 * _SECOND}
-_UNITS["d"] = 24 * _UNITS["h"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +46,6 @@ def parse_record(line: bytes) -> Record:
         raise InvalidArgument(f"not a record of a CRI log: {line[:80]!r}")
     time, stream, tags, text = fields
     return Record(time.decode("ascii", "replace"), stream.decode(), tags.split(b":")[0] == b"P", text)
-
-
-def parse_time(text: str) -> int:
-    """RFC 3339, with any number of fractional digits, as Unix time in nanoseconds. `InvalidArgument`."""
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)?)?", text)
-    try:
-        if match is None:
-            raise ValueError(text)
-        day, clock, fraction, zone = match.groups()
-        offset = "+00:00" if zone in (None, "Z") else zone
-        moment = dt.datetime.fromisoformat(f"{day}T{clock or '00:00:00'}{offset}")
-    except ValueError:
-        raise InvalidArgument(f"invalid time {text!r}: expected RFC 3339, as 2026-01-31T12:00:00Z") from None
-    return int(moment.timestamp()) * _SECOND + int((fraction or "0").ljust(9, "0"))
-
-
-def parse_since(text: str, now: int) -> int:
-    """What `--since` means, as Unix time in nanoseconds: a time, Unix seconds, or a duration before `now` (`1h30m`)."""
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return int(float(text) * _SECOND)
-    if "".join(match[0] for match in _DURATION.finditer(text)) == text and text:
-        return now - int(sum(float(amount) * _UNITS[unit] for amount, unit in _DURATION.findall(text)))
-    try:
-        return parse_time(text)
-    except InvalidArgument:
-        raise InvalidArgument(
-            f"invalid time {text!r}: expected RFC 3339 (2026-01-31T12:00:00Z), Unix seconds, or a duration (10m, 1h30m)"
-        ) from None
 
 
 class LogFile:

@@ -15,7 +15,7 @@ from moorage_api.containers import Container
 from moorage_api.errors import FailedPrecondition, InvalidArgument
 from moorage_api.oci import capabilities, devices, seccomp
 from moorage_api.oci import spec as oci
-from moorage_api.oci.image import RunConfig
+from moorage_api.oci.image import Healthcheck, RunConfig
 from moorage_api.types import TypedValue
 
 EXTENSION = "moorage.io/options"
@@ -67,6 +67,7 @@ class ContainerOptions:
     `NAME=SOFT[:HARD]`, `shm_size` the bytes of /dev/shm (0: 64 MiB). `memory` is bytes and `cpus` processors, zero for
     no limit; `pids_limit` zero for none. `entrypoint` None keeps the image's own, an empty sequence removes it.
     `stdin` gives it an input, to which clients may attach; with `stdin_once` it ends with the first client's.
+    `health` is the check in place of the image's, `NONE` as its test for none; what it leaves empty is the image's.
     `volumes` are named ones. `cgroup_parent` is an absolute path below the cgroup root.
     """
 
@@ -103,6 +104,7 @@ class ContainerOptions:
     ulimits: Sequence[str] = ()
     shm_size: int = 0
     auto_remove: bool = False
+    health: Healthcheck | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     runtime: str = RUNTIME
     cgroup_parent: str = CGROUP_PARENT
@@ -123,6 +125,17 @@ def options_of(container: Container) -> ContainerOptions | None:
         return msgspec.json.decode(value.value, type=ContainerOptions)
     except msgspec.DecodeError:
         return None
+
+
+def health_of(options: ContainerOptions, config: RunConfig) -> Healthcheck | None:
+    """The health check of a container: the image's, with what the options say in its place; None for none."""
+    wanted, image = options.health, config.healthcheck
+    if wanted is None or image is None:
+        check = wanted or image
+    else:
+        said = {name: value for name in wanted.__struct_fields__ if (value := getattr(wanted, name))}
+        check = msgspec.structs.replace(image, **said)
+    return check if check is not None and check.test else None
 
 
 def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spec:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage import logs
+from moorage import logs, times
 from moorage_api.errors import InvalidArgument, NotFound
 
 SECOND = 10**9
@@ -33,30 +33,6 @@ def test_a_record_is_read() -> None:
 def test_what_is_no_record_is_refused(line: bytes) -> None:
     with pytest.raises(InvalidArgument):
         logs.parse_record(line)
-
-
-@pytest.mark.parametrize(
-    ("text", "nanoseconds"),
-    [
-        ("1970-01-01T00:00:01.5Z", 1_500_000_000),
-        ("1970-01-01T00:00:01.123456789Z", 1_123_456_789),
-        ("1970-01-01T01:00:00+01:00", 0),
-        ("1970-01-02", 86400 * SECOND),
-    ],
-)
-def test_times_are_read(text: str, nanoseconds: int) -> None:
-    assert logs.parse_time(text) == nanoseconds
-
-
-def test_since_is_a_time_seconds_or_a_duration() -> None:
-    now = 10_000 * SECOND
-    assert logs.parse_since("5000.5", now) == 5000 * SECOND + SECOND // 2
-    assert logs.parse_since("1h30m", now) == (10_000 - 5400) * SECOND
-    assert logs.parse_since("250ms", now) == now - SECOND // 4
-    assert logs.parse_since("1970-01-01T00:00:02Z", now) == 2 * SECOND
-    for wrong in ("", "yesterday", "5 m", "1970-13-01"):
-        with pytest.raises(InvalidArgument, match="invalid time"):
-            logs.parse_since(wrong, now)
 
 
 def test_spoilt_lines_are_passed_over_and_unfinished_ones_wait(tmp_path: Path) -> None:
@@ -101,7 +77,7 @@ def test_a_tail_of_one_endless_line(tmp_path: Path) -> None:
 def test_since_leaves_out_what_is_older(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_text("".join(map(record, range(10))))
-    since = logs.parse_time("2026-01-01T00:00:07Z")
+    since = times.parse_time("2026-01-01T00:00:07Z")
     assert texts(list(logs.read(str(path), since=since))) == ["line 7", "line 8", "line 9"]
 
 

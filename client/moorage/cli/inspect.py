@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -20,6 +19,8 @@ from moorage.network.attach import attached
 from moorage.network.plan import Attached
 from moorage.network.ports import Port
 from moorage.options import ContainerOptions, options_of
+from moorage_api import health
+from moorage_api.containers import Container
 from moorage_api.errors import InvalidArgument, MoorageError, NotFound
 from moorage_api.native import RestartPolicy, restart_count
 from moorage_api.oci import spec as oci
@@ -95,7 +96,7 @@ async def _container(app: App, container: ContainerHandle) -> dict[str, Any]:
         "Created": rfc3339(record.created_at),
         "Path": args[0] if args else "",
         "Args": args[1:],
-        "State": _state(state),
+        "State": _state(state) | _health(record, state),
         "Image": record.image,
         "LogPath": container.log_path,
         "Name": container.name,
@@ -111,12 +112,13 @@ async def _container(app: App, container: ContainerHandle) -> dict[str, Any]:
             "Image": record.image,
             "WorkingDir": process.get("cwd", ""),
             "Labels": dict(record.labels),
+            **({"Healthcheck": msgspec.to_builtins(check)} if (check := health.check_of(record)) else {}),
         },
         "NetworkSettings": _network_settings(network, options),
         "RestartCount": restart_count(record.labels),
         "Runtime": record.runtime.name,
         "SnapshotKey": record.snapshot_key,
-        "Options": asdict(options) if options else None,
+        "Options": msgspec.to_builtins(options) if options else None,
         "Spec": spec,
     }
 
@@ -130,6 +132,19 @@ def _state(state: State) -> dict[str, Any]:
         "ExitCode": state.exit_status or 0,
         "FinishedAt": rfc3339(state.exited_at),
     }
+
+
+def _health(record: Container, state: State) -> dict[str, Any]:
+    """What docker's `State.Health` has; nothing for a container without a check."""
+    report = health.read_report(record) if health.check_of(record) is not None else None
+    if report is None:
+        return {}
+    log = [
+        {"Start": rfc3339(run.start), "End": rfc3339(run.end), "ExitCode": run.exit_code, "Output": run.output}
+        for run in report.log
+    ]
+    status = report.status if state.running else health.UNHEALTHY
+    return {"Health": {"Status": status, "FailingStreak": report.failing, "Log": log}}
 
 
 def _host_config(spec: dict[str, Any], options: ContainerOptions | None) -> dict[str, Any]:

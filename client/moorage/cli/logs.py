@@ -13,7 +13,8 @@ from moorage.cli.app import App, connected
 from moorage.cli.errors import CommandError
 from moorage.cli.find import find
 from moorage.container import ContainerHandle
-from moorage.logs import Record, follow, parse_since, read
+from moorage.logs import Record, follow, read
+from moorage.times import parse_moment
 from moorage_api.errors import InvalidArgument, NotFound
 
 
@@ -30,7 +31,7 @@ async def logs(app: App, container: str, following: bool, tail: str, since: str,
     if not handle.log_path:
         raise CommandError(f"container {handle.name} keeps no log: it was made where the daemon offers none")
     count = _count(tail)
-    start = parse_since(since, time.time_ns()) if since else 0
+    start = parse_moment(since, time.time_ns()) if since else 0
     writer = _Writer(timestamps=timestamps)
     try:
         if following:

@@ -17,6 +17,7 @@ from moorage.cli.units import human_duration, local_time
 from moorage.container import State, state_of, uptime
 from moorage.options import options_of
 from moorage.sweep import is_abandoned, sweep
+from moorage_api import health
 from moorage_api.containers import Container
 from moorage_api.errors import InvalidArgument
 from moorage_api.oci import reference as references
@@ -32,13 +33,16 @@ _COLUMNS = {
     "NAMES": "Names",
 }
 _COMMAND_LENGTH = 20
+_FILTERS = ("id", "name", "label", "status", "image", "health")
 
 
 @click.command()
 @click.option("-a", "--all", is_flag=True, help="Also those that do not run.")
 @click.option("-l", "--latest", is_flag=True, help="Only the newest, in any state.")
 @click.option("-n", "--last", type=int, default=-1, help="Only the newest so many, in any state.")
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="id, name, label, status, image.")
+@click.option(
+    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="id, name, label, status, image, health."
+)
 @click.option("--no-trunc", is_flag=True, help="Do not shorten.")
 @formatted
 @connected()
@@ -75,7 +79,7 @@ def row(record: Container, state: State, *, no_trunc: bool = False) -> dict[str,
         "Command": json.dumps(command if no_trunc else shorten(command, _COMMAND_LENGTH), ensure_ascii=False),
         "CreatedAt": local_time(record.created_at),
         "RunningFor": f"{human_duration(age)} ago",
-        "Status": status_text(state),
+        "Status": status_text(state, record.labels.get(health.STATUS, "")),
         "State": state.status,
         "Ports": _ports(record) if state.running else "",
         "Names": record.labels.get(labels.NAME, ""),
@@ -83,8 +87,8 @@ def row(record: Container, state: State, *, no_trunc: bool = False) -> dict[str,
     }
 
 
-def status_text(state: State) -> str:
-    """`Up 3 minutes`, `Exited (0) 5 seconds ago`, `Created`."""
+def status_text(state: State, condition: str = "") -> str:
+    """`Up 3 minutes (healthy)`, `Exited (0) 5 seconds ago`, `Created`. `condition` is what its health check says."""
     match state.status:
         case "created":
             return "Created"
@@ -93,7 +97,11 @@ def status_text(state: State) -> str:
             return f"Exited ({state.exit_status})" + (f" {ago} ago" if ago else "")
     up = uptime(state.pid)
     text = f"Up {human_duration(up)}" if up is not None else "Up"
-    return f"{text} (Paused)" if state.status == "paused" else text
+    if state.status == "paused":
+        return f"{text} (Paused)"
+    if condition:
+        return f"{text} (health: starting)" if condition == health.STARTING else f"{text} ({condition})"
+    return text
 
 
 def _ports(record: Container) -> str:
@@ -122,8 +130,8 @@ def _image(name: str) -> str:
 
 def _parse_filter(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
-    if not equals or key not in ("id", "name", "label", "status", "image"):
-        raise InvalidArgument(f"invalid filter {text!r}: expected id=, name=, label=, status= or image=")
+    if not equals or key not in _FILTERS:
+        raise InvalidArgument(f"invalid filter {text!r}: expected {', '.join(f'{name}=' for name in _FILTERS)}")
     return key, value
 
 
@@ -141,6 +149,8 @@ def _fits(record: Container, state: State, key: str, value: str) -> bool:
             return value in labels.name_of(record)
         case "status":
             return state.status == value
+        case "health":
+            return state.running and record.labels.get(health.STATUS, "none") == value
         case "image":
             return value in (record.image, _image(record.image))
         case _:

@@ -22,7 +22,9 @@ from moorage.create import Created
 from moorage.create import create as create_container
 from moorage.network.ports import parse as parse_ports
 from moorage.options import CGROUP_PARENT, RUNTIME, Bind, ContainerOptions, Tmpfs, Volume
+from moorage.times import parse_duration
 from moorage_api.errors import InvalidArgument, MoorageError, NotFound
+from moorage_api.oci.image import Healthcheck
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("image"),
@@ -67,6 +69,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--device", multiple=True, metavar="HOST[:CONTAINER[:rwm]]", help="Add a device."),
     click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="Add a label."),
     click.option("--stop-signal", default="", help="What stop sends."),
+    click.option("--health-cmd", default="", metavar="COMMAND", help="A shell command; it exits 0 while all is well."),
+    click.option("--health-interval", default="", metavar="DURATION", help="Time between two checks [30s]."),
+    click.option("--health-timeout", default="", metavar="DURATION", help="Time that a check may take [30s]."),
+    click.option("--health-start-period", default="", metavar="DURATION", help="Time in which failures do not count."),
+    click.option("--health-retries", type=int, default=0, help="Failures in a row that make it unhealthy [3]."),
+    click.option("--no-healthcheck", is_flag=True, help="No check, not even the image's."),
     click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", show_default=True),
     click.option("--platform", default="", help="os/architecture[/variant] of the image."),
     click.option("--runtime", default=RUNTIME, show_default=True, help="The shim's name."),
@@ -197,6 +205,7 @@ def read_options(flags: Mapping[str, Any]) -> ContainerOptions:
         seccomp=seccomp,
         stop_signal=flags["stop_signal"],
         auto_remove=flags["rm"],
+        health=_health(flags),
         labels=pairs(flags["label"]),
         runtime=flags["runtime"],
         cgroup_parent=flags["cgroup_parent"],
@@ -210,6 +219,21 @@ def _mounts(flags: Mapping[str, Any]) -> list[Bind | Volume | Tmpfs]:
         *map(parse_mount, flags["mount"]),
         *map(parse_tmpfs, flags["tmpfs"]),
     ]
+
+
+def _health(flags: Mapping[str, Any]) -> Healthcheck | None:
+    """The check that the flags ask for; None for the image's own. `InvalidArgument`."""
+    periods = {name: flags[f"health_{name}"] for name in ("interval", "timeout", "start_period")}
+    said: dict[str, Any] = {name: parse_duration(text) for name, text in periods.items() if text}
+    if flags["health_cmd"]:
+        said["test"] = ("CMD-SHELL", flags["health_cmd"])
+    if flags["health_retries"]:
+        said["retries"] = flags["health_retries"]
+    if not flags["no_healthcheck"]:
+        return Healthcheck(**said) if said else None
+    if said:
+        raise InvalidArgument("--no-healthcheck conflicts with --health-* options")
+    return Healthcheck(test=("NONE",))
 
 
 def _security(options: tuple[str, ...]) -> tuple[bool, bool]:

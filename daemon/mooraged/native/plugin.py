@@ -1,4 +1,4 @@
-"""Registration of the restart monitor, and of the folders for networks and volumes."""
+"""Registration of the restart monitor, the health checks, and the folders for networks and volumes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
+from mooraged.native.health import Health
 from mooraged.native.monitor import Monitor
 
 _LOGS = f"{PluginType.INTERNAL.value}.logs"
@@ -58,10 +59,18 @@ def init_monitor(context: InitContext[None]) -> Monitor:
     return monitor
 
 
+def init_health(context: InitContext[None]) -> Health:
+    checks = Health(context.get(PluginType.INTERNAL, "core"))
+    context.on_ready(checks.start)
+    context.on_stop(checks.stop)
+    return checks
+
+
 @hookimpl
 def moorage_register() -> Sequence[Registration]:
     return [
         Registration(PluginType.INTERNAL, "networks", init_networks, config=NetworksConfig),
         Registration(PluginType.INTERNAL, "volumes", init_volumes),
+        Registration(PluginType.INTERNAL, "health", init_health, requires=[_CORE], wants=[PluginType.RUNTIME]),
         Registration(PluginType.INTERNAL, "restart", init_monitor, requires=[_CORE, _LOGS], wants=[PluginType.RUNTIME]),
     ]
