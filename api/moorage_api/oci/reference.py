@@ -23,6 +23,7 @@ _OFFICIAL = "library/"
 _TEXT_MAX = 1024
 _PATH_MAX = 255
 _PORT_MAX = 65535
+_SHOWN_MAX = 256
 
 _IMAGE_ID = re.compile(r"[a-f0-9]{64}")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -87,7 +88,7 @@ def parse_exact(text: str) -> Reference:
         raise InvalidArgument("invalid reference: it is empty")
     if len(text) > _TEXT_MAX:
         raise InvalidArgument(
-            f"invalid reference {text[:64]!r}…: {len(text)} characters, at most {_TEXT_MAX} are allowed"
+            f"invalid reference {_shown(text)}: {len(text)} characters, at most {_TEXT_MAX} are allowed"
         )
     if _IMAGE_ID.fullmatch(text):
         raise InvalidArgument(f"invalid reference {text!r}: 64 hexadecimal digits are an image ID, not a name")
@@ -98,7 +99,7 @@ def parse_exact(text: str) -> Reference:
         path = _OFFICIAL + path
     if len(path) > _PATH_MAX:
         raise InvalidArgument(
-            f"invalid reference {text!r}: the repository has {len(path)} characters, at most {_PATH_MAX}"
+            f"invalid reference {_shown(text)}: the repository has {len(path)} characters, at most {_PATH_MAX}"
         )
     tag, digest = _parse_object(text, end)
     return Reference(domain, path, tag, digest)
@@ -186,4 +187,9 @@ def _parse_object(text: str, position: int) -> tuple[str, str]:
 
 def _fail(text: str, position: int, why: str) -> NoReturn:
     found = repr(text[position]) if position < len(text) else "the end"
-    raise InvalidArgument(f"invalid reference {text!r}: at character {position + 1} ({found}): {why}")
+    raise InvalidArgument(f"invalid reference {_shown(text)}: at character {position + 1} ({found}): {why}")
+
+
+def _shown(text: str) -> str:
+    """What was given, for a message that has to fit into an answer's trailer."""
+    return repr(text) if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]!r}…"

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import zstandard
 from isal import igzip, igzip_lib, isal_zlib
 
+from mooraged.differ.frames import Frames
 from mooraged.differ.media import Compression
 from mooraged.differ.tar.events import TarError
 
@@ -51,18 +52,37 @@ class Decompressor:
     def __init__(self, file: Readable) -> None:
         head = _head(file)
         source: Any = file
+        self._frames = Frames()
         if head.startswith(_GZIP_MAGIC):
             source = igzip.open(file)  # type: ignore[no-untyped-call]
         elif head == _ZSTD_MAGIC or (head[1:] == _ZSTD_SKIPPABLE and head[0] & 0xF0 == 0x50):
-            source = zstandard.ZstdDecompressor().stream_reader(source, read_size=_READ_SIZE, read_across_frames=True)
+            source = zstandard.ZstdDecompressor().stream_reader(
+                cast(BinaryIO, _Followed(file, self._frames)), read_size=_READ_SIZE, read_across_frames=True
+            )
         self._readinto: Callable[[memoryview], int] = source.readinto
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the buffer, or a part of it; 0 at the end. `TarError` for compressed data that is damaged."""
         try:
-            return self._readinto(buffer)
+            count = self._readinto(buffer)
         except _DAMAGED as error:
             raise TarError(f"damaged compressed data: {error}") from error
+        if not count and not self._frames.whole:
+            raise TarError("damaged compressed data: it stops short within a frame of zstd")
+        return count
+
+
+class _Followed:
+    """A file whose bytes are told to `frames` as they are read."""
+
+    def __init__(self, file: Readable, frames: Frames) -> None:
+        self._file = file
+        self._frames = frames
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._frames.feed(data)
+        return data
 
 
 def decompressed(file: Readable | BinaryIO) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import subprocess
@@ -17,6 +16,7 @@ from mooraged.differ.limits import Limits
 from mooraged.differ.tar.events import LimitError, TarError
 from mooraged.differ.tar.reader import Reader
 from mooraged.differ.whiteouts import OverlayWhiteouts, PlainWhiteouts
+from support.tars import archive, entry, folder, link, symlink
 
 
 @pytest.fixture(autouse=True)
@@ -43,38 +43,6 @@ def outside(root: Path) -> Iterator[None]:
     assert {path.name: path.read_text() for path in beside.iterdir()} == {"secret": "untouched"}
     assert beside.stat().st_mode == before
     assert {path.name for path in root.parent.iterdir()} == {"outside", "root"}
-
-
-def entry(
-    name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", **fields: object
-) -> tuple[tarfile.TarInfo, bytes]:
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
-    for key, value in fields.items():
-        setattr(info, key, value)
-    info.size = len(data)
-    return info, data
-
-
-def folder(name: str, **fields: object) -> tuple[tarfile.TarInfo, bytes]:
-    return entry(name, tarfile.DIRTYPE, **fields)
-
-
-def link(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
-    return entry(name, tarfile.LNKTYPE, linkname=target)
-
-
-def symlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
-    return entry(name, tarfile.SYMTYPE, linkname=target)
-
-
-def archive(*entries: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    output = io.BytesIO()
-    with tarfile.open(fileobj=output, mode="w", format=tarfile.PAX_FORMAT) as writer:
-        for info, data in entries:
-            writer.addfile(info, io.BytesIO(data))
-    return output.getvalue()
 
 
 def extract(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mooraged.differ.tar.events import Data, End, Entry, LimitError, TarError, Type
 from mooraged.differ.tar.reader import Reader
+from support.tars import block, padded, pax
 
 _TYPES = {
     tarfile.REGTYPE: Type.FILE,
@@ -64,37 +65,6 @@ def archive_of(*members: tuple[tarfile.TarInfo, bytes], format: int = tarfile.PA
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return output.getvalue()
-
-
-def block(name: bytes = b"file", kind: bytes = b"0", size: bytes = b"00000000000", **at: tuple[int, bytes]) -> bytes:
-    """A ustar header block with `at` laid over it: any name, to an offset and the bytes there."""
-    header = bytearray(512)
-    header[: len(name)] = name
-    header[100:107] = header[108:115] = header[116:123] = b"0000644"
-    header[124 : 124 + len(size)] = size
-    header[136:147] = b"00000000000"
-    header[148:156] = b" " * 8
-    header[156:157] = kind
-    header[257:265] = b"ustar\x0000"
-    for offset, data in at.values():
-        header[offset : offset + len(data)] = data
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header)
-
-
-def padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 512)
-
-
-def pax(*records: tuple[bytes, bytes]) -> bytes:
-    """A pax extended header with its records."""
-    lines = b""
-    for key, value in records:
-        rest = len(key) + len(value) + 3
-        length = rest + len(str(rest))
-        length = rest + len(str(length))
-        lines += b"%d %s=%s\n" % (length, key, value)
-    return block(b"pax", b"x", b"%011o" % len(lines)) + padded(lines)
 
 
 _names = st.text(st.characters(exclude_characters="\0/", exclude_categories=("Cs",)), min_size=1, max_size=150)
