@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
 import pytest
 
+from moorage_api.errors import Code, MoorageError
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
@@ -31,10 +31,10 @@ def pod(cri: CriClient, logs: Path) -> Pod:
     return cri.run_pod(config), config
 
 
-def _code(call: Callable[[], object]) -> grpc.StatusCode:
-    with pytest.raises(grpc.RpcError) as caught:
+def _code(call: Callable[[], object]) -> Code:
+    with pytest.raises(MoorageError) as caught:
         call()
-    code: grpc.StatusCode = caught.value.code()
+    code: Code = caught.value.code
     return code
 
 
@@ -68,10 +68,10 @@ def test_a_container_s_life(cri: CriClient, pod: Pod, busybox: str, logs: Path) 
     assert status.image.image == busybox
     assert status.image_ref.startswith(busybox.removesuffix(":latest") + "@sha256:")
     assert status.image_id.startswith("sha256:")
-    assert _code(lambda: cri.StartContainer(container_id=container)) is grpc.StatusCode.FAILED_PRECONDITION
+    assert _code(lambda: cri.StartContainer(container_id=container)) is Code.FAILED_PRECONDITION
     cri.RemoveContainer(container_id=container)
     cri.RemoveContainer(container_id=container)
-    assert _code(lambda: cri.status(container)) is grpc.StatusCode.NOT_FOUND
+    assert _code(lambda: cri.status(container)) is Code.NOT_FOUND
 
 
 def test_success_is_called_completed(cri: CriClient, pod: Pod, busybox: str) -> None:
@@ -81,7 +81,7 @@ def test_success_is_called_completed(cri: CriClient, pod: Pod, busybox: str) -> 
 
 def test_a_command_that_is_not_there_is_a_start_error(cri: CriClient, pod: Pod, busybox: str) -> None:
     container = cri.create(*pod, container_config(busybox, "no-such-program"))
-    with pytest.raises(grpc.RpcError, match="no-such-program"):
+    with pytest.raises(MoorageError, match="no-such-program"):
         cri.StartContainer(container_id=container)
     status = cri.status(container)
     assert status.state == cri_pb2.CONTAINER_EXITED
@@ -243,7 +243,7 @@ def test_propagation_needs_a_shared_mount(cri: CriClient, pod: Pod, busybox: str
     if shared or "shared:" in Path("/proc/self/mountinfo").read_text().splitlines()[0]:
         cri.create(*pod, container_config(busybox, "true", mounts=[mount]))
     else:
-        with pytest.raises(grpc.RpcError, match="shared mount"):
+        with pytest.raises(MoorageError, match="shared mount"):
             cri.create(*pod, container_config(busybox, "true", mounts=[mount]))
 
 
@@ -303,12 +303,12 @@ def test_a_local_seccomp_profile(cri: CriClient, pod: Pod, busybox: str, tmp_pat
     assert b"Permission denied" in cri.execute(container, "mkdir", "/x").stderr
     profile.localhost_ref = str(tmp_path / "none.json")
     config = container_config(busybox, "true", name="other", security=Security(seccomp=profile))
-    assert _code(lambda: cri.create(*pod, config)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert _code(lambda: cri.create(*pod, config)) is Code.INVALID_ARGUMENT
 
 
 def test_privilege_is_the_pod_s_to_give(cri: CriClient, pod: Pod, busybox: str) -> None:
     privileged = container_config(busybox, "sleep", "1000", security=Security(privileged=True))
-    assert _code(lambda: cri.create(*pod, privileged)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert _code(lambda: cri.create(*pod, privileged)) is Code.INVALID_ARGUMENT
     config = pod_config(network=cri_pb2.NODE)
     config.linux.security_context.privileged = True
     container = cri.start(cri.run_pod(config), config, privileged)
@@ -365,7 +365,7 @@ def test_a_log_is_opened_anew(cri: CriClient, pod: Pod, busybox: str, logs: Path
     cri.stop(container)
     numbers = [int(line) for path in (old, log) for _, line in _lines(path)]
     assert numbers == list(range(len(numbers)))
-    assert _code(lambda: cri.ReopenContainerLog(container_id=container)) is grpc.StatusCode.FAILED_PRECONDITION
+    assert _code(lambda: cri.ReopenContainerLog(container_id=container)) is Code.FAILED_PRECONDITION
 
 
 def test_exec_sync(cri: CriClient, pod: Pod, busybox: str) -> None:
@@ -374,19 +374,19 @@ def test_exec_sync(cri: CriClient, pod: Pod, busybox: str) -> None:
     answer = cri.execute(container, "sh", "-c", "id -u; echo err >&2; exit 3")
     assert (answer.stdout, answer.stderr, answer.exit_code) == (b"33\n", b"err\n", 3)
     assert cri.execute(container, "sh", "-c", "head -c 3000000 /dev/zero").stdout == bytes(3000000)
-    with pytest.raises(grpc.RpcError, match="no-such-program"):
+    with pytest.raises(MoorageError, match="no-such-program"):
         cri.execute(container, "no-such-program")
-    with pytest.raises(grpc.RpcError, match="no command"):
+    with pytest.raises(MoorageError, match="no command"):
         cri.execute(container)
 
 
 def test_exec_sync_is_bounded(cri: CriClient, shared_daemon: Daemon, pod: Pod, busybox: str) -> None:
     container = cri.start(*pod, container_config(busybox, "sleep", "1000"))
     started = time.monotonic()
-    assert _code(lambda: cri.execute(container, "sleep", "999", timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert _code(lambda: cri.execute(container, "sleep", "999", timeout=1)) is Code.DEADLINE_EXCEEDED
     assert time.monotonic() - started < 5
     code = _code(lambda: cri.ExecSync(container_id=container, cmd=["sleep", "998"], deadline=1))
-    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert code is Code.DEADLINE_EXCEEDED
     _gone(cri, container, "sleep 99")
     answer = cri.execute(container, "sh", "-c", "head -c 20000000 /dev/zero; echo err >&2", timeout=20)
     assert (len(answer.stdout), answer.stderr, answer.exit_code) == ((16 << 20) - 4096, b"", 0)
@@ -399,14 +399,14 @@ def test_exec_sync_is_bounded(cri: CriClient, shared_daemon: Daemon, pod: Pod, b
 
 def test_exec_sync_needs_a_running_container(cri: CriClient, pod: Pod, busybox: str) -> None:
     container = cri.create(*pod, container_config(busybox, "true"))
-    assert _code(lambda: cri.execute(container, "true")) is grpc.StatusCode.FAILED_PRECONDITION
-    assert _code(lambda: cri.execute("unknown", "true")) is grpc.StatusCode.NOT_FOUND
+    assert _code(lambda: cri.execute(container, "true")) is Code.FAILED_PRECONDITION
+    assert _code(lambda: cri.execute("unknown", "true")) is Code.NOT_FOUND
 
 
 def test_a_name_is_held_until_the_container_is_removed(cri: CriClient, pod: Pod, busybox: str) -> None:
     config = container_config(busybox, "true")
     container = cri.create(*pod, config)
-    with pytest.raises(grpc.RpcError, match=f"is held by {container}"):
+    with pytest.raises(MoorageError, match=f"is held by {container}"):
         cri.create(*pod, config)
     cri.RemoveContainer(container_id=container)
     assert cri.create(*pod, config) != container
@@ -444,7 +444,7 @@ def test_a_container_that_cannot_be_is_refused_and_leaves_nothing(
 ) -> None:
     if config.image.image:
         config.image.image = busybox
-    assert _code(lambda: cri.create(*pod, config)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert _code(lambda: cri.create(*pod, config)) is Code.INVALID_ARGUMENT
     assert list(cri.ListContainers().containers) == []
     _nothing_left(shared_daemon)
 
@@ -456,19 +456,19 @@ def test_an_unknown_user_is_refused_and_leaves_nothing(
     cri: CriClient, shared_daemon: Daemon, pod: Pod, busybox: str, security: Security
 ) -> None:
     config = container_config(busybox, "true", security=security)
-    assert _code(lambda: cri.create(*pod, config)) is grpc.StatusCode.NOT_FOUND
+    assert _code(lambda: cri.create(*pod, config)) is Code.NOT_FOUND
     _nothing_left(shared_daemon)
 
 
 def test_containers_need_an_image_and_a_pod_that_is_ready(cri: CriClient, pod: Pod, busybox: str) -> None:
     config = container_config(busybox, "true")
-    assert _code(lambda: cri.create("nope", pod[1], config)) is grpc.StatusCode.NOT_FOUND
-    assert _code(lambda: cri.create(*pod, container_config("no/such:image", "true"))) is grpc.StatusCode.NOT_FOUND
+    assert _code(lambda: cri.create("nope", pod[1], config)) is Code.NOT_FOUND
+    assert _code(lambda: cri.create(*pod, container_config("no/such:image", "true"))) is Code.NOT_FOUND
     container = cri.create(*pod, config)
     cri.StopPodSandbox(pod_sandbox_id=pod[0])
-    assert _code(lambda: cri.StartContainer(container_id=container)) is grpc.StatusCode.FAILED_PRECONDITION
+    assert _code(lambda: cri.StartContainer(container_id=container)) is Code.FAILED_PRECONDITION
     other = container_config(busybox, "true", name="other")
-    assert _code(lambda: cri.create(*pod, other)) is grpc.StatusCode.FAILED_PRECONDITION
+    assert _code(lambda: cri.create(*pod, other)) is Code.FAILED_PRECONDITION
 
 
 def test_unknown_containers_are_gone_already(cri: CriClient) -> None:
@@ -477,8 +477,8 @@ def test_unknown_containers_are_gone_already(cri: CriClient) -> None:
     cri.StopPodSandbox(pod_sandbox_id="0123456789")
     cri.RemovePodSandbox(pod_sandbox_id="0123456789")
     for call in (cri.StartContainer, cri.ContainerStatus, cri.ReopenContainerLog):
-        assert _code(lambda call=call: call(container_id="0123456789")) is grpc.StatusCode.NOT_FOUND
-    assert _code(cri.ContainerStatus) is grpc.StatusCode.INVALID_ARGUMENT
+        assert _code(lambda call=call: call(container_id="0123456789")) is Code.NOT_FOUND
+    assert _code(cri.ContainerStatus) is Code.INVALID_ARGUMENT
 
 
 def _gone(cri: CriClient, container: str, command: str) -> None:

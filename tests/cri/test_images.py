@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
+from moorage_api.errors import Code, MoorageError
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
@@ -33,10 +33,10 @@ def _pull(client: CriClient, reference: str, **fields: object) -> str:
     return id
 
 
-def _code(call: Callable[[], object]) -> grpc.StatusCode:
-    with pytest.raises(grpc.RpcError) as caught:
+def _code(call: Callable[[], object]) -> Code:
+    with pytest.raises(MoorageError) as caught:
         call()
-    code: grpc.StatusCode = caught.value.code()
+    code: Code = caught.value.code
     return code
 
 
@@ -154,29 +154,27 @@ def test_verbose_status_has_the_configuration(images: CriClient, busybox: str) -
 @pytest.mark.parametrize(
     ("reference", "code"),
     [
-        ("", grpc.StatusCode.INVALID_ARGUMENT),
-        ("lower/UPPER", grpc.StatusCode.INVALID_ARGUMENT),
-        ("127.0.0.1:1/nothing/here:x", grpc.StatusCode.UNAVAILABLE),
-        ("REGISTRY/no/such:x", grpc.StatusCode.NOT_FOUND),
+        ("", Code.INVALID_ARGUMENT),
+        ("lower/UPPER", Code.INVALID_ARGUMENT),
+        ("127.0.0.1:1/nothing/here:x", Code.UNAVAILABLE),
+        ("REGISTRY/no/such:x", Code.NOT_FOUND),
     ],
 )
-def test_a_pull_that_fails_says_why(
-    images: CriClient, registry: Registry, reference: str, code: grpc.StatusCode
-) -> None:
+def test_a_pull_that_fails_says_why(images: CriClient, registry: Registry, reference: str, code: Code) -> None:
     assert _code(lambda: _pull(images, reference.replace("REGISTRY", registry.address))) is code
     assert list(images.ListImages().images) == []
 
 
 def test_malformed_credentials_are_refused(images: CriClient, busybox: str) -> None:
     broken = {"auth": base64.b64encode(b"no colon").decode()}
-    assert _code(lambda: _pull(images, busybox, auth=broken)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert _code(lambda: _pull(images, busybox, auth=broken)) is Code.INVALID_ARGUMENT
     assert _pull(images, busybox, auth={"username": "u", "password": "p"})
 
 
 @pytest.mark.parametrize("name", ["", "UPPER", "a b"])
 def test_a_malformed_name_is_refused(images: CriClient, name: str) -> None:
-    assert _code(lambda: images.ImageStatus(image={"image": name})) is grpc.StatusCode.INVALID_ARGUMENT
-    assert _code(lambda: images.RemoveImage(image={"image": name})) is grpc.StatusCode.INVALID_ARGUMENT
+    assert _code(lambda: images.ImageStatus(image={"image": name})) is Code.INVALID_ARGUMENT
+    assert _code(lambda: images.RemoveImage(image={"image": name})) is Code.INVALID_ARGUMENT
 
 
 def _until(condition: Callable[[], bool], seconds: float = 10) -> None:

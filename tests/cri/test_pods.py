@@ -9,18 +9,18 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
 import pytest
 
+from moorage_api.errors import Code, MoorageError
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
 
 
-def _code(call: Callable[[], object]) -> grpc.StatusCode:
-    with pytest.raises(grpc.RpcError) as caught:
+def _code(call: Callable[[], object]) -> Code:
+    with pytest.raises(MoorageError) as caught:
         call()
-    code: grpc.StatusCode = caught.value.code()
+    code: Code = caught.value.code
     return code
 
 
@@ -43,7 +43,7 @@ def test_a_pod_s_life(cri: CriClient, shared_daemon: Daemon, version: str) -> No
         assert status.network.ip == ""
         client.RemovePodSandbox(pod_sandbox_id=pod)
         client.RemovePodSandbox(pod_sandbox_id=pod)
-        assert _code(lambda: client.PodSandboxStatus(pod_sandbox_id=pod)) is grpc.StatusCode.NOT_FOUND
+        assert _code(lambda: client.PodSandboxStatus(pod_sandbox_id=pod)) is Code.NOT_FOUND
 
 
 def test_the_network_is_there_and_goes_with_the_pod(cri: CriClient, shared_daemon: Daemon, busybox: str) -> None:
@@ -148,10 +148,10 @@ def test_lists_are_filtered(cri: CriClient) -> None:
 def test_a_name_is_held_until_the_pod_is_removed(cri: CriClient) -> None:
     config = pod_config()
     pod = cri.run_pod(config)
-    with pytest.raises(grpc.RpcError, match=f"is held by {pod}"):
+    with pytest.raises(MoorageError, match=f"is held by {pod}"):
         cri.run_pod(config)
     cri.StopPodSandbox(pod_sandbox_id=pod)
-    assert _code(lambda: cri.run_pod(config)) is grpc.StatusCode.ALREADY_EXISTS
+    assert _code(lambda: cri.run_pod(config)) is Code.ALREADY_EXISTS
     cri.RemovePodSandbox(pod_sandbox_id=pod)
     assert cri.run_pod(config) != pod
 
@@ -173,7 +173,7 @@ def test_a_name_is_held_until_the_pod_is_removed(cri: CriClient) -> None:
 def test_a_pod_that_cannot_be_is_refused_and_leaves_nothing(
     cri: CriClient, shared_daemon: Daemon, config: cri_pb2.PodSandboxConfig
 ) -> None:
-    assert _code(lambda: cri.run_pod(config)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert _code(lambda: cri.run_pod(config)) is Code.INVALID_ARGUMENT
     assert list(cri.ListPodSandbox().items) == []
     assert _folders(shared_daemon) == []
 
@@ -182,11 +182,11 @@ def test_a_pod_that_cannot_be_is_refused_and_leaves_nothing(
 def test_a_sysctl_of_the_host_is_refused(cri: CriClient, name: str) -> None:
     config = pod_config(network=cri_pb2.NODE)
     config.linux.sysctls[name] = "1"
-    assert _code(lambda: cri.run_pod(config)) is grpc.StatusCode.INVALID_ARGUMENT
+    assert _code(lambda: cri.run_pod(config)) is Code.INVALID_ARGUMENT
 
 
 def test_an_unknown_handler_is_named(cri: CriClient) -> None:
-    with pytest.raises(grpc.RpcError, match=r"no runtime handler 'gvisor'.*crun, default, runc"):
+    with pytest.raises(MoorageError, match=r"no runtime handler 'gvisor'.*crun, default, runc"):
         cri.run_pod(pod_config(), "gvisor")
 
 
@@ -202,7 +202,7 @@ def test_a_handler_chooses_the_oci_runtime(cri: CriClient, busybox: str, handler
 def test_user_namespaces_are_not_there_yet(cri: CriClient) -> None:
     config = pod_config()
     config.linux.security_context.namespace_options.userns_options.mode = cri_pb2.POD
-    assert _code(lambda: cri.run_pod(config)) is grpc.StatusCode.UNIMPLEMENTED
+    assert _code(lambda: cri.run_pod(config)) is Code.UNIMPLEMENTED
 
 
 def test_a_broken_network_is_told_and_leaves_nothing(busybox: str) -> None:
@@ -213,7 +213,7 @@ def test_a_broken_network_is_told_and_leaves_nothing(busybox: str) -> None:
         network["plugins"].append({"type": "no-such-plugin"})
         conf.write_text(json.dumps(network))
         config = pod_config()
-        with pytest.raises(grpc.RpcError, match="no-such-plugin"):
+        with pytest.raises(MoorageError, match="no-such-plugin"):
             cri.run_pod(config)
         assert list(cri.ListPodSandbox().items) == []
         assert _folders(daemon) == []
@@ -221,7 +221,7 @@ def test_a_broken_network_is_told_and_leaves_nothing(busybox: str) -> None:
         condition = cri.Status().status.conditions[1]
         assert (condition.type, condition.status, condition.reason) == ("NetworkReady", False, "NetworkPluginNotReady")
         assert "cni plugin not initialized" in condition.message
-        assert _code(lambda: cri.run_pod(config)) is grpc.StatusCode.UNAVAILABLE
+        assert _code(lambda: cri.run_pod(config)) is Code.UNAVAILABLE
         conf.write_text(good)
         assert cri.Status().status.conditions[1].status
         pod = cri.run_pod(config)
@@ -250,8 +250,8 @@ def test_every_call_is_answered(version: str, shared_daemon: Daemon) -> None:
                 if not method.server_streaming:
                     try:
                         getattr(client, method.name)(deadline=10)
-                    except grpc.RpcError as error:
-                        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                    except MoorageError as error:
+                        if error.code is Code.UNIMPLEMENTED:
                             unanswered.append(method.name)
     assert unanswered == []
 

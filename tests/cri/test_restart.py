@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
+from moorage_api.errors import MoorageError
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
@@ -67,7 +67,7 @@ def test_everything_is_as_it_was(daemon: Daemon, client: CriClient, busybox: str
     assert seen() == before
     assert client.execute(running, "echo", "alive").stdout == b"alive\n"
     for config_, name in ((config, pod), (other, stopped)):
-        with pytest.raises(grpc.RpcError, match=name):
+        with pytest.raises(MoorageError, match=name):
             client.run_pod(config_)
     client.StartContainer(container_id=created)
     client.stop(running)
@@ -142,10 +142,10 @@ def test_a_kill_in_the_middle_leaves_nothing(daemon: Daemon, client: CriClient, 
     network["plugins"].append({"type": "slow"})
     conf.write_text(json.dumps(network))
     config = pod_config()
-    future = client.begin("RunPodSandbox", config=config)
+    future = client.RunPodSandbox.begin(config=config)
     _until((slow / "reached").exists)
     daemon.kill()
-    with pytest.raises(grpc.RpcError):
+    with pytest.raises(MoorageError):
         future.result()
     network["plugins"].pop()
     conf.write_text(json.dumps(network))
@@ -165,7 +165,7 @@ def test_a_kill_in_the_middle_leaves_nothing(daemon: Daemon, client: CriClient, 
 def test_a_caller_that_goes_away_leaves_nothing(daemon: Daemon, client: CriClient, busybox: str) -> None:
     config = pod_config()
     for _ in range(3):
-        with pytest.raises(grpc.RpcError):
+        with pytest.raises(MoorageError):
             client.RunPodSandbox(config=config, deadline=0.03)
     plugin = daemon.root / "io.containerd.grpc.v1.cri"
     _until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import grpc
 import pytest
 
+from moorage_api.errors import Code, MoorageError
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
@@ -193,22 +193,22 @@ async def test_execs_leave_nothing(cri: CriClient, shared_daemon: Daemon, sleepe
 def test_calls_that_are_refused(cri: CriClient, pod: Pod, busybox: str, sleeper: str) -> None:
     created = cri.create(*pod, container_config(busybox, "true", name="other"))
     for call, code in (
-        (lambda: exec_url(cri, "nothing", "true"), grpc.StatusCode.NOT_FOUND),
-        (lambda: exec_url(cri, created, "true"), grpc.StatusCode.FAILED_PRECONDITION),
-        (lambda: exec_url(cri, sleeper), grpc.StatusCode.INVALID_ARGUMENT),
-        (lambda: cri.Exec(container_id=sleeper, cmd=["true"]), grpc.StatusCode.INVALID_ARGUMENT),
+        (lambda: exec_url(cri, "nothing", "true"), Code.NOT_FOUND),
+        (lambda: exec_url(cri, created, "true"), Code.FAILED_PRECONDITION),
+        (lambda: exec_url(cri, sleeper), Code.INVALID_ARGUMENT),
+        (lambda: cri.Exec(container_id=sleeper, cmd=["true"]), Code.INVALID_ARGUMENT),
         (
             lambda: cri.Exec(container_id=sleeper, cmd=["true"], stdout=True, stderr=True, tty=True),
-            grpc.StatusCode.INVALID_ARGUMENT,
+            Code.INVALID_ARGUMENT,
         ),
-        (lambda: attach_url(cri, created), grpc.StatusCode.FAILED_PRECONDITION),
-        (lambda: attach_url(cri, "nothing"), grpc.StatusCode.NOT_FOUND),
-        (lambda: cri.PortForward(pod_sandbox_id="nothing", port=[80]), grpc.StatusCode.NOT_FOUND),
-        (lambda: cri.PortForward(pod_sandbox_id=pod[0], port=[0]), grpc.StatusCode.INVALID_ARGUMENT),
+        (lambda: attach_url(cri, created), Code.FAILED_PRECONDITION),
+        (lambda: attach_url(cri, "nothing"), Code.NOT_FOUND),
+        (lambda: cri.PortForward(pod_sandbox_id="nothing", port=[80]), Code.NOT_FOUND),
+        (lambda: cri.PortForward(pod_sandbox_id=pod[0], port=[0]), Code.INVALID_ARGUMENT),
     ):
-        with pytest.raises(grpc.RpcError) as caught:
+        with pytest.raises(MoorageError) as caught:
             call()
-        assert caught.value.code() is code
+        assert caught.value.code is code
 
 
 async def test_attach(cri: CriClient, pod: Pod, busybox: str, logs: Path) -> None:
@@ -341,6 +341,6 @@ async def test_ports_of_a_pod_in_the_host_s_network(cri: CriClient, pod: Pod) ->
 
 def test_a_pod_that_is_not_ready(cri: CriClient, pod: Pod) -> None:
     cri.stop_pod(pod[0])
-    with pytest.raises(grpc.RpcError) as caught:
+    with pytest.raises(MoorageError) as caught:
         port_url(cri, pod[0], 80)
-    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert caught.value.code is Code.FAILED_PRECONDITION
