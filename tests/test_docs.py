@@ -78,6 +78,19 @@ def test_the_example_of_a_plugin_passes_its_suite(tmp_path: Path) -> None:
     assert re.search(r"\d\d passed", done.stdout), "the suite ran"
 
 
+def test_the_example_of_the_cri_client_runs(mirrored: Daemon, tmp_path: Path) -> None:
+    page = ROOT / "docs/cri-client.md"
+    outputs = dict(re.findall(r"<!-- output: (\S+) -->\n```text\n(.*?)```", page.read_text(), re.DOTALL))
+    assert set(outputs) == set(files_of(page))
+    for name, text in files_of(page).items():
+        (tmp_path / name).write_text(text)
+        environment = {**mirrored.environment, "CONTAINER_RUNTIME_ENDPOINT": f"unix://{mirrored.address}"}
+        done = subprocess.run(
+            [sys.executable, tmp_path / name], env=environment, check=False, capture_output=True, text=True
+        )
+        assert (done.stdout, done.stderr) == (outputs[name], "")
+
+
 def test_the_tutorial_works_at_every_step(tmp_path: Path) -> None:
     write_project("snapshotter", "dedup", tmp_path / "dedup")
     marks = re.compile(r"<!-- (?:file: (\S+) -->\n```python\n(.*?)```|run: (.*?) -->)", re.DOTALL)
@@ -98,7 +111,7 @@ def test_the_readme_has_examples() -> None:
     assert ROOT / "README.md" in EXECUTED
 
 
-@pytest.mark.parametrize("page", ["configuration.md", "commands.md", "contracts.md", "conformance.md"])
+@pytest.mark.parametrize("page", ["configuration.md", "commands.md", "contracts.md", "conformance.md", "native-api.md"])
 def test_the_reference_pages_are_up_to_date(page: str, reference: ModuleType) -> None:
     pages = reference.pages()
     assert (ROOT / "docs" / page).read_text() == pages[ROOT / "docs" / page], "run ./dev docs"

@@ -13,7 +13,7 @@ import grpc
 
 from moorage.cri.client import PULL_SECONDS
 from moorage.cri.requests import stream_request
-from moorage.cri.rpcs import DEADLINE, OPTIONS, Async
+from moorage.cri.rpcs import DEADLINE, OPTIONS, Async, target
 from moorage.cri.services import ImageService, RuntimeService
 from moorage.cri.streaming import connect as streams
 from moorage.cri.streaming.ports import AsyncPort
@@ -26,10 +26,10 @@ class AsyncClient(RuntimeService, ImageService, Async):
     """As `Client`, with calls to be awaited: `await client.StopContainer(container_id=…, timeout=1)`."""
 
     def __init__(
-        self, address: str, version: str = "v1", timeout: float = DEADLINE, tls: ssl.SSLContext | None = None
+        self, address: str = "", version: str = "v1", timeout: float = DEADLINE, tls: ssl.SSLContext | None = None
     ) -> None:
         """`tls` is for stream servers that speak it and have a certificate that the host does not know."""
-        self._channel = grpc.aio.insecure_channel(f"unix:{address.removeprefix('unix://')}", OPTIONS)
+        self._channel = grpc.aio.insecure_channel(target(address), OPTIONS)
         self._version, self._seconds = version, timeout
         self._stubs: dict[str, Any] = {}
         self._tls = tls

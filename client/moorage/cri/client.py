@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 
 from moorage.cri.requests import stream_request
-from moorage.cri.rpcs import DEADLINE, OPTIONS, Sync
+from moorage.cri.rpcs import DEADLINE, OPTIONS, Sync, target
 from moorage.cri.services import ImageService, RuntimeService
 from moorage.cri.streaming import connect as streams
 from moorage.cri.streaming.blocking import LoopThread, Port, Process
@@ -26,16 +26,17 @@ PULL_SECONDS = 600.0
 class Client(RuntimeService, ImageService, Sync):
     """Every RPC by its own name, `client.StopContainer(container_id=…, timeout=1)`, and shorter ways to the common ones.
 
-    `address` is the path of the runtime's socket, or a `unix://` URL; `version` is `v1` or `v1alpha2`; `timeout` is the
-    deadline of each call in seconds. Errors are those of `moorage_api.errors`, by the runtime's status. Nothing is
-    dialled before the first call. May be used from several threads.
+    `address` is the path of the runtime's socket, or a `unix://` URL; empty, what CONTAINER_RUNTIME_ENDPOINT says, as with
+    crictl, or else Moorage's. `version` is `v1` or `v1alpha2`; `timeout` is the deadline of each call in seconds. Errors
+    are those of `moorage_api.errors`, by the runtime's status. Nothing is dialled before the first call. May be used from
+    several threads.
     """
 
     def __init__(
-        self, address: str, version: str = "v1", timeout: float = DEADLINE, tls: ssl.SSLContext | None = None
+        self, address: str = "", version: str = "v1", timeout: float = DEADLINE, tls: ssl.SSLContext | None = None
     ) -> None:
         """`tls` is for stream servers that speak it and have a certificate that the host does not know."""
-        self._channel = grpc.insecure_channel(f"unix:{address.removeprefix('unix://')}", OPTIONS)
+        self._channel = grpc.insecure_channel(target(address), OPTIONS)
         self._version, self._seconds = version, timeout
         self._stubs: dict[str, Any] = {}
         self._tls = tls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
 import grpc
@@ -16,6 +17,9 @@ R = TypeVar("R", bound=Message)
 DEADLINE = 60.0
 """Seconds that a call may take unless it says otherwise."""
 
+ADDRESS = "/run/moorage/moorage.sock"
+_VARIABLE = "CONTAINER_RUNTIME_ENDPOINT"
+
 OPTIONS = (
     # As much as a kubelet takes and sends.
     ("grpc.max_receive_message_length", MESSAGE_MAX),
@@ -25,6 +29,11 @@ OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
+
+
+def target(address: str) -> str:
+    """What gRPC dials for a socket's path or `unix://` URL; without one for what CONTAINER_RUNTIME_ENDPOINT says."""
+    return f"unix:{(address or os.environ.get(_VARIABLE) or ADDRESS).removeprefix('unix://')}"
 
 
 class Sync:
