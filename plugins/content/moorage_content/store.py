@@ -11,7 +11,15 @@ from pathlib import Path
 
 from moorage_api import adaptors
 from moorage_api.content import BlobReader, Info, IngestStatus, Writer
-from moorage_api.errors import AlreadyExists, InvalidArgument, MoorageError, NotFound, Unavailable, Unimplemented
+from moorage_api.errors import (
+    AlreadyExists,
+    InvalidArgument,
+    MoorageError,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
 from moorage_api.filters import parse
 from moorage_api.linux.sync import sync_folder
 from moorage_api.types import check_digest
@@ -132,13 +140,24 @@ class LocalContentStore:
 
     def _open_ingest(self, ingest: Ingest, total: int, expected: str) -> Writer:
         status = ingest.status()
-        if status is None or not _resumable(status, total, expected):
+        resumed = status is not None and _resumable(status, total, expected)
+        self._check_room(ingest.ref, total - (status.offset if status and resumed else 0))
+        if status is None or not resumed:
             ingest.create(total, expected)
             now = time.time_ns()
             status = IngestStatus(ingest.ref, 0, total, expected, now, now)
         # A commit that did not succeed may have made the file read-only; root may write it all the same.
         algorithm = (expected or status.expected or DEFAULT_ALGORITHM).partition(":")[0]
         return LocalWriter(self, ingest, status, algorithm, lambda: self._unlock(ingest.ref))
+
+    def _check_room(self, ref: str, size: int) -> None:
+        """`ResourceExhausted` for an ingest that cannot fit as it is announced: better now than when the disk is full."""
+        if size <= 0:
+            return
+        found = os.statvfs(self._layout.ingests)
+        free = found.f_bfree * found.f_frsize
+        if size > free:
+            raise ResourceExhausted(f"ingest {ref!r} needs {size} bytes, {free} are free on the content's file system")
 
     def abort(self, ref: str) -> None:
         ingest = self._layout.ingest(ref)

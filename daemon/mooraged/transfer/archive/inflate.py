@@ -9,6 +9,7 @@ import zstandard
 from isal import igzip_lib, isal_zlib
 
 from moorage_api.errors import InvalidArgument, ResourceExhausted
+from mooraged.differ.frames import Frames
 
 _CHUNK = 1 << 20
 _HEAD = 4
@@ -31,6 +32,7 @@ class Inflate:
         self._head = b""
         self._write: Callable[[bytes], None] | None = None
         self._member: Any = None  # isal names no type for it
+        self._frames = Frames()
         self._taken = 0
         self._given = 0
 
@@ -48,10 +50,10 @@ class Inflate:
             raise InvalidArgument(f"the archive's compressed data is damaged: {error}") from error
 
     def finish(self) -> None:
-        """Say that there is no more. `InvalidArgument` where a gzip member stops short."""
+        """Say that there is no more. `InvalidArgument` where a gzip member or a frame of zstd stops short."""
         if self._write is None and self._head:
             self._output(self._head)
-        if self._member is not None and not self._member.eof:
+        if (self._member is not None and not self._member.eof) or not self._frames.whole:
             raise InvalidArgument("the archive's compressed data stops short")
 
     def _chosen(self, data: bytes) -> Callable[[bytes], None]:
@@ -64,7 +66,12 @@ class Inflate:
             writer = zstandard.ZstdDecompressor().stream_writer(
                 cast(IO[bytes], _Output(self._give)), write_size=_CHUNK, closefd=False
             )
-            return lambda data: (writer.write(data), None)[1]
+
+            def follow(data: bytes) -> None:
+                self._frames.feed(data)
+                writer.write(data)
+
+            return follow
         return self._output
 
     def _gzip(self, data: bytes) -> None:
