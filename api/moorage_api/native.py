@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
+from moorage_api.containers import Container
 from moorage_api.errors import InvalidArgument
+from moorage_api.oci import spec as oci
 from moorage_api.runtime import Stdio
 
 NAME = "moorage.io/name"
@@ -35,6 +37,11 @@ INPUT = "stdin"
 """The FIFO in a container's own folder that is its input, where it was made with one."""
 RUNTIMES = ("io.containerd.runc.v2", "io.containerd.moorage.v2", "io.moorage.v2")
 """Runtimes whose shim keeps logs (`cri:`) and lets clients attach: Moorage's own, unless the daemon is told otherwise."""
+
+CONTAINER = "container:"
+"""How a network begins that is another container's."""
+NETWORK_OF = "moorage.io/network-of"
+"""The label: the id of the container whose network this one joins, whenever it starts."""
 
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
@@ -100,6 +107,13 @@ def input_path(labels: Mapping[str, str], id: str) -> str:
         return path if folder and stat.S_ISFIFO(os.lstat(path).st_mode) else ""
     except OSError:
         return ""
+
+
+def in_network_of(container: Container, pid: int) -> Container:
+    """The record with a specification by which the container joins the network of the process `pid`."""
+    spec = oci.decode(container.spec)
+    oci.set_namespace(spec, "network", f"/proc/{pid}/ns/net")
+    return replace(container, spec=oci.encode(spec))
 
 
 def own_folder(labels: Mapping[str, str], id: str) -> str:

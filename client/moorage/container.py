@@ -133,6 +133,7 @@ class ContainerHandle:
         if not rootfs:
             await self._clear()
             rootfs = await self._client.snapshots(self.record.snapshotter).mounts(self.record.snapshot_key)
+        await self._join_network()
         await self._want(native.RUNNING)
         try:
             await self._client.tasks.create(self.id, rootfs=rootfs, stdio=stdio, options=self.record.runtime.options)
@@ -143,6 +144,19 @@ class ContainerHandle:
                 FailedPrecondition(f"the network of container {self.name}: {reason}") if reason else error
             ) from error
         return self.main
+
+    async def _join_network(self) -> None:
+        """Let one that joins another container's network join the one that this has now. `FailedPrecondition`."""
+        other = self.record.labels.get(native.NETWORK_OF, "")
+        if not other:
+            return
+        try:
+            process = await self._client.tasks.get(other)
+        except NotFound:
+            process = None
+        if process is None or process.status is Status.STOPPED:
+            raise FailedPrecondition(f"container {other[:12]}, whose network {self.name} joins, does not run")
+        self.record = await self._client.containers.update(native.in_network_of(self.record, process.pid), ["spec"])
 
     async def _want(self, status: str) -> None:
         """Tell the daemon's restart monitor whether it is to run, where it has a restart policy."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from moorage import labels, names
 from moorage.container import ContainerHandle
+from moorage.find import find
 from moorage.image_config import ResolvedImage
-from moorage.network.attach import prepare
+from moorage.network.attach import prepare, share
 from moorage.options import EXTENSION, ContainerOptions, build_spec, health_of, pack_options
 from moorage.rootfs import is_root, user_of_mounts
 from moorage.sweep import is_abandoned, sweep
@@ -51,6 +52,7 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
     if options.name:
         await _check_free(client, names.check_name(options.name))
     id = names.random_id()
+    options, other = await _network(client, options)
     spec = build_spec(options, image.config.config, id)
     restart = RestartPolicy.parse(options.restart)
     defaults = await client.defaults()
@@ -76,6 +78,9 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
             name = record.labels[labels.NAME]
             if options.stdin and folder:
                 await asyncio.to_thread(_make_input, folder)
+            if other is not None:
+                record = replace(record, labels={**record.labels, native.NETWORK_OF: other.id})
+                await asyncio.to_thread(share, spec, native.own_folder(other.labels, other.id))
             await asyncio.to_thread(prepare, spec, options, defaults.networks, client.namespace, id, name, folder)
             created = await _store(client, replace(record, spec=oci.encode(spec)), options)
         except BaseException:
@@ -88,6 +93,16 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
                 shutil.rmtree(folder, ignore_errors=True)
             raise
     return Created(ContainerHandle(client, created), mounts)
+
+
+async def _network(client: Client, options: ContainerOptions) -> tuple[ContainerOptions, Container | None]:
+    """The options with the network of another container by its id, and that container, whose host name this one has,
+    too; None for any other network."""
+    if not options.network.startswith(native.CONTAINER):
+        return options, None
+    other = (await find(client, options.network.removeprefix(native.CONTAINER))).record
+    hostname = options.hostname or str(oci.decode(other.spec).get("hostname", ""))
+    return replace(options, network=f"{native.CONTAINER}{other.id}", hostname=hostname), other
 
 
 async def _prepare(leased: Client, image: ResolvedImage, snapshotter: str, key: str) -> list[Mount]:

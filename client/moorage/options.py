@@ -13,6 +13,7 @@ import msgspec
 from moorage.network.ports import Port
 from moorage_api.containers import Container
 from moorage_api.errors import FailedPrecondition, InvalidArgument
+from moorage_api.native import CONTAINER
 from moorage_api.oci import capabilities, devices, seccomp
 from moorage_api.oci import spec as oci
 from moorage_api.oci.image import Healthcheck, RunConfig
@@ -61,14 +62,15 @@ class Volume:
 class ContainerOptions:
     """How to make a container from an image. What is empty is as the image says, or the default.
 
-    `network` is `none`, `host`, `bridge` or the name of a network; `publish` are ports of the host that lead to it;
-    `extra_hosts` are `NAME:ADDRESS`; `dns` name servers in place of the host's. `restart` is `no`, `always`,
-    `unless-stopped` or `on-failure[:TIMES]`; `init` puts a small init process in front of the command. `ulimits` are
-    `NAME=SOFT[:HARD]`, `shm_size` the bytes of /dev/shm (0: 64 MiB). `memory` is bytes and `cpus` processors, zero for
-    no limit; `pids_limit` zero for none. `entrypoint` None keeps the image's own, an empty sequence removes it.
-    `stdin` gives it an input, to which clients may attach; with `stdin_once` it ends with the first client's.
-    `health` is the check in place of the image's, `NONE` as its test for none; what it leaves empty is the image's.
-    `volumes` are named ones. `cgroup_parent` is an absolute path below the cgroup root.
+    `network` is `none`, `host`, `bridge`, the name of a network, or `container:` and the name of a container whose
+    network this one joins; in it, it has the further names `network_aliases` and, if free, the `address`. `publish` are
+    ports of the host that lead to it; `extra_hosts` are `NAME:ADDRESS`; `dns` name servers in place of the host's.
+    `restart` is `no`, `always`, `unless-stopped` or `on-failure[:TIMES]`; `init` puts a small init process in front of
+    the command. `ulimits` are `NAME=SOFT[:HARD]`, `shm_size` the bytes of /dev/shm (0: 64 MiB). `memory` is bytes and
+    `cpus` processors, zero for no limit; `pids_limit` zero for none. `entrypoint` None keeps the image's own, an empty
+    sequence removes it. `stdin` gives it an input, to which clients may attach; with `stdin_once` it ends with the first
+    client's. `health` is the check in place of the image's, `NONE` as its test for none; what it leaves empty is the
+    image's. `volumes` are named ones. `cgroup_parent` is an absolute path below the cgroup root.
     """
 
     name: str = ""
@@ -79,6 +81,8 @@ class ContainerOptions:
     workdir: str = ""
     hostname: str = ""
     network: str = "none"
+    network_aliases: Sequence[str] = ()
+    address: str = ""
     terminal: bool = False
     stdin: bool = False
     stdin_once: bool = False
@@ -191,8 +195,11 @@ def _set_privileges(spec: oci.Spec, options: ContainerOptions) -> None:
 
 
 def _set_network(spec: oci.Spec, options: ContainerOptions) -> None:
-    if options.publish and options.network in ("none", "host"):
-        raise InvalidArgument(f"the network {options.network} has no ports to publish: use bridge, or one of your own")
+    own = options.network not in ("none", "host") and not options.network.startswith(CONTAINER)
+    if not own and (options.publish or options.network_aliases or options.address):
+        raise InvalidArgument(
+            f"the network {options.network} has no ports, names or addresses to give: use bridge, or one of your own"
+        )
     for entry in options.extra_hosts:
         if not all(entry.partition(":")):
             raise InvalidArgument(f"invalid entry for the hosts file {entry!r}: expected NAME:ADDRESS")

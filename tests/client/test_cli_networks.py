@@ -80,6 +80,65 @@ def test_containers_of_a_network_find_one_another_by_name(cli: Cli) -> None:
     assert cli("network", "ls", "-q").split()[1:] == ["host", "none"]
 
 
+def test_a_running_container_is_put_into_networks_and_taken_out_of_them(cli: Cli) -> None:
+    for name in ("sea", "lake"):
+        cli("network", "create", name)
+    cli("run", "-d", "--network", "sea", "--name", "server", cli.image, "sh", "-c", _SERVER)
+    cli("run", "-d", "--network", "lake", "--network-alias", "asker", "--name", "client", cli.image, "sleep", "1000")
+    ask = ("exec", "client", "wget", "-T", "5", "-qO-")
+    assert cli.call(*ask, "http://server/").returncode != 0
+    cli("network", "connect", "--alias", "web", "lake", "server")
+    for name in ("server", "web"):
+        wait_until(lambda name=name: cli.call(*ask, f"http://{name}/").stdout == "hello\n", "it is found")  # type: ignore[misc]
+    assert "asker" in cli("exec", "server", "cat", "/etc/hosts")
+    assert cli("exec", "server", "ls", "/sys/class/net").split() == ["eth0", "eth1", "lo"]
+    networks = json.loads(cli("inspect", "server"))[0]["NetworkSettings"]["Networks"]
+    assert (set(networks), networks["lake"]["Aliases"]) == ({"sea", "lake"}, ["web"])
+    assert cli.call("network", "connect", "lake", "server").returncode == 1
+    assert cli.call("network", "rm", "lake").returncode == 1
+    # It is in both after a restart, too.
+    cli("restart", "-t", "0", "server")
+    wait_until(lambda: cli.call(*ask, "http://web/").stdout == "hello\n", "it is found again")
+    cli("network", "disconnect", "lake", "server")
+    assert "server" not in cli("exec", "client", "cat", "/etc/hosts")
+    assert "asker" not in cli("exec", "server", "cat", "/etc/hosts")
+    assert cli("exec", "server", "ls", "/sys/class/net").split() == ["eth0", "lo"]
+    assert cli.call("network", "disconnect", "lake", "server").returncode == 1
+    cli("rm", "-f", "server", "client")
+    assert sorted(cli("network", "prune", "-f").split()) == ["lake", "sea"]
+
+
+def test_what_was_made_without_networks_is_put_into_none(cli: Cli) -> None:
+    cli("create", "--network", "none", "--name", "alone", cli.image, "true")
+    done = cli.call("network", "connect", "bridge", "alone")
+    assert (done.returncode, "made without networks" in done.stderr) == (1, True)
+
+
+def test_an_address_can_be_asked_for(cli: Cli) -> None:
+    cli("network", "create", "--subnet", "10.223.254.0/28", "small")
+    show = ("run", "--rm", "--network", "small", "--ip")
+    assert "10.223.254.9/28" in cli(*show, "10.223.254.9", cli.image, "ip", "address", "show", "eth0")
+    assert "is not in the subnet" in cli.call(*show, "10.9.9.9", cli.image, "true").stderr
+    cli("network", "rm", "small")
+
+
+def test_a_container_joins_the_network_of_another_at_each_start(cli: Cli) -> None:
+    cli("run", "-d", "--network", "bridge", "--name", "server", cli.image, "sh", "-c", _SERVER)
+    cli("create", "--network", "container:server", "--name", "side", cli.image, "wget", "-qO-", "http://localhost/")
+    wait_until(lambda: cli.call("start", "-a", "side").stdout == "hello\n", "the server answers")
+    same = cli("run", "--rm", "--network", "container:server", cli.image, "cat", "/etc/hosts")
+    assert same == cli("exec", "server", "cat", "/etc/hosts")
+    cli("restart", "-t", "0", "server")
+    wait_until(lambda: cli.call("start", "-a", "side").stdout == "hello\n", "the new server answers")
+    cli("stop", "-t", "0", "server")
+    done = cli.call("start", "side")
+    assert (done.returncode, "does not run" in done.stderr) == (1, True)
+    wrong = ("-p", "80:80"), ("--network-alias", "x")
+    codes = [cli.call("create", "--network", "container:server", *words, cli.image).returncode for words in wrong]
+    assert codes == [125, 125]
+    assert cli.call("create", "--network", "container:nobody", cli.image).returncode == 125
+
+
 def test_networks_are_defined_and_refused(cli: Cli) -> None:
     assert cli("network", "ls", "--format", "{{.Name}} {{.Driver}}").splitlines() == [
         "bridge bridge",

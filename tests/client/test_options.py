@@ -90,7 +90,7 @@ def test_privileges() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"network": "none", "publish": [Port(80, 80)]}, "no ports to publish"),
+        ({"network": "none", "publish": [Port(80, 80)]}, "has no ports"),
         ({"ulimits": ["nofile=2:1"]}, "soft limit"),
         ({"ulimits": ["nothing=1"]}, "no limit"),
         ({"extra_hosts": ["name"]}, "expected NAME:ADDRESS"),

@@ -14,10 +14,10 @@ from moorage import labels, names
 from moorage.cli.app import App, connected
 from moorage.cli.each import for_each
 from moorage.cli.errors import CommandError
-from moorage.cli.find import find
 from moorage.cli.pairs import pairs
 from moorage.cli.units import parse_size
 from moorage.container import STOP_SECONDS, ContainerHandle
+from moorage.find import find
 from moorage.options import EXTENSION, ContainerOptions, options_of, pack_options, set_limits
 from moorage_api import native
 from moorage_api.errors import FailedPrecondition, InvalidArgument

@@ -11,8 +11,8 @@ import click
 
 from moorage.cli.app import App, connected
 from moorage.cli.errors import CommandError
-from moorage.cli.find import find
 from moorage.container import ContainerHandle
+from moorage.find import find
 from moorage.rootfs import open_inside, with_rootfs
 from moorage_api.errors import InvalidArgument
 

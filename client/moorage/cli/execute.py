@@ -8,10 +8,10 @@ import click
 
 from moorage.cli.app import App, connected
 from moorage.cli.errors import start_failure
-from moorage.cli.find import find
 from moorage.cli.foreground import Console, attach
 from moorage.cli.terminal import DETACH_KEYS
 from moorage.container import ContainerHandle
+from moorage.find import find
 from moorage_api.errors import MoorageError, NotFound
 from moorage_api.runtime import Stdio
 

@@ -10,13 +10,13 @@ import msgspec
 
 from moorage.cli.app import App, connected
 from moorage.cli.errors import FAILURE
-from moorage.cli.find import find
 from moorage.cli.output import print_object
 from moorage.cli.units import rfc3339
 from moorage.container import ContainerHandle, State
+from moorage.find import find
 from moorage.image_config import ResolvedImage
-from moorage.network.attach import attached
-from moorage.network.plan import Attached
+from moorage.network.attach import attached, networks_of
+from moorage.network.plan import Attached, Link
 from moorage.network.ports import Port
 from moorage.options import ContainerOptions, options_of
 from moorage_api import health
@@ -114,7 +114,7 @@ async def _container(app: App, container: ContainerHandle) -> dict[str, Any]:
             "Labels": dict(record.labels),
             **({"Healthcheck": msgspec.to_builtins(check)} if (check := health.check_of(record)) else {}),
         },
-        "NetworkSettings": _network_settings(network, options),
+        "NetworkSettings": _network_settings(record, network),
         "RestartCount": restart_count(record.labels),
         "Runtime": record.runtime.name,
         "SnapshotKey": record.snapshot_key,
@@ -181,19 +181,28 @@ def _bindings(ports: Sequence[Port]) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def _network_settings(network: Attached | None, options: ContainerOptions | None) -> dict[str, Any]:
-    """What it has of its network now; empty where it does not run."""
-    own: dict[str, Any] = {"IPAddress": "", "Gateway": "", "MacAddress": ""}
-    if network is not None:
-        interfaces = network.result.get("interfaces", ())
-        own = {
-            "IPAddress": network.address,
-            "Gateway": next((entry["gateway"] for entry in network.result.get("ips", ()) if "gateway" in entry), ""),
-            "MacAddress": next((entry["mac"] for entry in interfaces if entry.get("sandbox")), ""),
-        }
-    name = options.network if options else ""
+def _network_settings(record: Container, network: Attached | None) -> dict[str, Any]:
+    """What it has of its networks now; empty fields where it does not run."""
+    links = network.links if network is not None else ()
+    found = {name: _endpoint(None) for name in networks_of(record)}
+    found |= {link.join.network: _endpoint(link) for link in links}
+    first = _endpoint(links[0] if links else None)
     ports = _bindings(network.plan.ports) if network is not None else {}
-    return {**own, "Ports": ports, "Networks": {name: own} if name else {}}
+    kept = ("IPAddress", "IPPrefixLen", "Gateway", "MacAddress")
+    return {**{key: first[key] for key in kept}, "Ports": ports, "Networks": found}
+
+
+def _endpoint(link: Link | None) -> dict[str, Any]:
+    if link is None:
+        return {"Aliases": None, "IPAddress": "", "IPPrefixLen": 0, "Gateway": "", "MacAddress": ""}
+    prefix = next((str(entry["address"]).partition("/")[2] for entry in link.result.get("ips", ())), "0")
+    return {
+        "Aliases": list(link.join.aliases) or None,
+        "IPAddress": link.address,
+        "IPPrefixLen": int(prefix or 0),
+        "Gateway": link.gateway,
+        "MacAddress": link.mac,
+    }
 
 
 def _mounts(spec: dict[str, Any]) -> list[dict[str, Any]]:

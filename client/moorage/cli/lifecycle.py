@@ -10,11 +10,11 @@ import click
 from moorage.cli.app import App, connected
 from moorage.cli.each import for_each
 from moorage.cli.errors import CommandError, start_failure
-from moorage.cli.find import find
 from moorage.cli.foreground import Console, attach, console_of
 from moorage.cli.terminal import DETACH_KEYS
 from moorage.container import STOP_SECONDS, ContainerHandle
 from moorage.create import signal_number
+from moorage.find import find
 from moorage_api.errors import MoorageError, NotFound
 
 _CONTAINERS = click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")

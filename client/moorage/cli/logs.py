@@ -11,8 +11,8 @@ import click
 
 from moorage.cli.app import App, connected
 from moorage.cli.errors import CommandError
-from moorage.cli.find import find
 from moorage.container import ContainerHandle
+from moorage.find import find
 from moorage.logs import Record, follow, read
 from moorage.times import parse_moment
 from moorage_api.errors import InvalidArgument, NotFound

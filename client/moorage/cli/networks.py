@@ -13,10 +13,12 @@ from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, for_each
 from moorage.cli.output import print_object, print_rows
 from moorage.cli.pairs import pairs
+from moorage.find import find
+from moorage.network import connect as connecting
 from moorage.network import masquerade
+from moorage.network.attach import networks_of
 from moorage.network.definitions import BUILT_IN, DEFAULT, Network, Networks
-from moorage.network.plan import Attached, Records
-from moorage.options import options_of
+from moorage.network.plan import Attached, Link, Records
 from moorage_api.errors import FailedPrecondition
 
 _COLUMNS = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE": "Scope"}
@@ -141,19 +143,54 @@ def _shown(found: Network, attached: list[Attached], namespace: str) -> dict[str
         "IPAM": {"Driver": "host-local", "Config": [{"Subnet": found.subnet, "Gateway": found.gateway}]},
         "Internal": found.internal,
         "Containers": {
-            entry.plan.id: {"Name": entry.plan.names[1], "IPv4Address": f"{entry.address}/{found.subnet.split('/')[1]}"}
+            entry.plan.id: _member(entry, link, found)
             for entry in attached
-            if (entry.plan.namespace, entry.plan.network) == (namespace, found.name) and len(entry.plan.names) > 1
+            if entry.plan.namespace == namespace and (link := entry.link(found.name)) is not None
         },
         "Options": {"bridge": found.bridge},
         "Labels": dict(found.labels),
     }
 
 
+def _member(entry: Attached, link: Link, found: Network) -> dict[str, str]:
+    return {
+        "Name": entry.plan.name,
+        "EndpointID": "",
+        "MacAddress": link.mac,
+        "IPv4Address": f"{link.address}/{found.subnet.split('/')[1]}",
+        "IPv6Address": "",
+    }
+
+
 async def _users(app: App, name: str) -> list[str]:
-    """The short ids of the containers that were made for a network."""
+    """The short ids of the containers that are in a network when they run."""
     records = await app.client.containers.list()
-    return [record.id[:12] for record in records if (options := options_of(record)) and options.network == name]
+    return [record.id[:12] for record in records if name in networks_of(record)]
+
+
+@network.command("connect")
+@click.argument("name", metavar="NETWORK")
+@click.argument("container")
+@click.option("--alias", "aliases", multiple=True, metavar="NAME", help="One more name for it there.")
+@click.option("--ip", "address", default="", metavar="ADDRESS", help="Its address there; a free one unless given.")
+@connected()
+async def connect(app: App, name: str, container: str, aliases: tuple[str, ...], address: str) -> None:
+    """Put a container into one more network, at once where it runs."""
+    networks, handle = await _networks(app), await find(app.client, container)
+    pid = (await handle.state()).pid
+    await asyncio.to_thread(connecting.connect, networks, handle.record, pid, name, aliases, address)
+
+
+@network.command("disconnect")
+@click.argument("name", metavar="NETWORK")
+@click.argument("container")
+@click.option("-f", "--force", is_flag=True, hidden=True, help="docker's; nothing else is needed.")
+@connected()
+async def disconnect(app: App, name: str, container: str, force: bool) -> None:
+    """Take a container out of a network, at once where it runs."""
+    networks, handle = await _networks(app), await find(app.client, container)
+    pid = (await handle.state()).pid
+    await asyncio.to_thread(connecting.disconnect, networks, handle.record, pid, name)
 
 
 async def _remove(networks: Networks, found: Network) -> None:

@@ -16,10 +16,10 @@ import click
 
 from moorage.cli.app import App, connected
 from moorage.cli.errors import CommandError
-from moorage.cli.find import find
 from moorage.cli.output import print_rows
 from moorage.cli.units import binary_size, human_size
 from moorage.commit import changes, layers
+from moorage.find import find
 from moorage.options import options_of
 from moorage.rootfs import open_inside, read_only, with_rootfs
 from moorage_api.types import TypedValue

@@ -48,6 +48,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--network", "--net", default="bridge", envvar="MOORAGE_NETWORK", show_default=True, metavar="NETWORK"
     ),
+    click.option("--network-alias", multiple=True, metavar="NAME", help="One more name for it in its network."),
+    click.option("--ip", default="", metavar="ADDRESS", help="Its address in its network; a free one unless given."),
     click.option(
         "-p", "--publish", multiple=True, metavar="[[IP:]HOST:]CONTAINER", help="Let a port of the host lead in."
     ),
@@ -181,6 +183,8 @@ def read_options(flags: Mapping[str, Any]) -> ContainerOptions:
         workdir=flags["workdir"],
         hostname=flags["hostname"],
         network=flags["network"],
+        network_aliases=flags["network_alias"],
+        address=flags["ip"],
         terminal=flags["tty"],
         stdin=flags["interactive"],
         privileged=flags["privileged"],

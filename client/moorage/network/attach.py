@@ -8,9 +8,11 @@ import sys
 from dataclasses import replace
 
 from moorage.network import files
-from moorage.network.definitions import BUILT_IN, DEFAULT, Networks, Place
-from moorage.network.plan import ERROR, HOSTS, RESOLV_CONF, Attached, Plan, Records, write, write_hosts
+from moorage.network.definitions import Network, Networks, Place, check_address
+from moorage.network.plan import ERROR, HOSTS, RESOLV_CONF, Attached, Join, Plan, Records, write, write_hosts
 from moorage.options import ContainerOptions
+from moorage_api import native
+from moorage_api.containers import Container
 from moorage_api.errors import FailedPrecondition
 from moorage_api.oci import spec as oci
 
@@ -26,7 +28,7 @@ def prepare(
 
     Blocks. `NotFound` for a network that is not there; `FailedPrecondition` where the daemon keeps no networks.
     """
-    if options.network == "host":
+    if options.network == "host" or options.network.startswith(native.CONTAINER):
         return
     if place is None or not folder:
         if options.network != "none":
@@ -35,25 +37,45 @@ def prepare(
             )
         return
     networks = Networks(place, namespace)
-    joined = options.network not in BUILT_IN or options.network == DEFAULT
-    network = networks.get(options.network) if joined else None
+    network = networks.get(options.network) if options.network != "none" else None
+    joins = []
+    if network is not None:
+        joins.append(join_of(networks, network, "eth0", tuple(options.network_aliases), options.address))
+    gateway = network.gateway if network else ""
     plan = Plan(
         id=id,
         namespace=namespace,
+        name=name,
         names=tuple(dict.fromkeys((spec["hostname"], name, id[:12]))),
-        network=network.name if network else options.network,
         folder=folder,
         state=place.state,
         bin_dirs=place.bin_dirs,
-        config=networks.config(network).document() if network else {},
+        joins=tuple(joins),
         ports=tuple(options.publish),
-        extra_hosts=tuple(_with_gateway(entry, network.gateway if network else "") for entry in options.extra_hosts),
+        extra_hosts=tuple(_with_gateway(entry, gateway) for entry in options.extra_hosts),
     )
     _write(plan, options)
-    for path, file in (("/etc/hosts", HOSTS), (_RESOLV_CONF, RESOLV_CONF)):
-        oci.add_mount(spec, path, os.path.join(folder, file), options=("bind", "rprivate", "rw"))
+    _mount_files(spec, folder)
     if network is not None:
         spec["hooks"] = {"createRuntime": [_hook("add", folder)], "poststop": [_hook("delete", folder)]}
+
+
+def join_of(networks: Networks, network: Network, interface: str, aliases: tuple[str, ...], address: str) -> Join:
+    """How a container is to be in a network. `InvalidArgument` for an address that it does not have."""
+    check_address(network, address)
+    return Join(network.name, interface, networks.config(network).document(), aliases, address)
+
+
+def share(spec: oci.Spec, folder: str) -> None:
+    """Let a container that joins another's network have its files, which are in its `folder`; one that has none (it has
+    the host's network, say) leaves the image's own."""
+    if os.path.exists(os.path.join(folder, HOSTS)):
+        _mount_files(spec, folder)
+
+
+def _mount_files(spec: oci.Spec, folder: str) -> None:
+    for path, file in (("/etc/hosts", HOSTS), (_RESOLV_CONF, RESOLV_CONF)):
+        oci.add_mount(spec, path, os.path.join(folder, file), options=("bind", "rprivate", "rw"))
 
 
 def _with_gateway(entry: str, gateway: str) -> str:
@@ -65,7 +87,7 @@ def _with_gateway(entry: str, gateway: str) -> str:
 def _write(plan: Plan, options: ContainerOptions) -> None:
     os.makedirs(plan.folder, mode=0o700, exist_ok=True)
     plan.save()
-    write_hosts(plan)
+    write_hosts(Attached(plan))
     text = ""
     with contextlib.suppress(OSError), open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
         text = file.read()
@@ -100,11 +122,20 @@ def rename(folder: str, old: str, new: str) -> None:
         plan = Plan.load(folder)
     except (OSError, ValueError, TypeError, KeyError):
         return
-    changed = replace(plan, names=tuple(new if name == old else name for name in plan.names))
+    changed = replace(plan, name=new, names=tuple(new if name == old else name for name in plan.names))
     records = Records(plan.state)
     with records.locked():
         changed.save()
         current = records.get(plan.namespace, plan.id)
         if current is not None:
             records.put(replace(current, plan=changed))
-            records.tell(plan.namespace, plan.network)
+            records.tell(plan.namespace, [join.network for join in plan.joins])
+
+
+def networks_of(record: Container) -> list[str]:
+    """The names of the networks that a container is to be in when it runs. Blocks on a small file."""
+    try:
+        plan = Plan.load(native.own_folder(record.labels, record.id))
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+    return [join.network for join in plan.joins]

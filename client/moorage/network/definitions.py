@@ -231,6 +231,18 @@ def _gateway(text: str, prefix: ipaddress.IPv4Network) -> str:
     return str(address)
 
 
+def check_address(network: Network, text: str) -> None:
+    """`InvalidArgument` for what is no address of a network; empty is any."""
+    if not text:
+        return
+    try:
+        address = ipaddress.IPv4Address(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid address {text!r}: {error}") from None
+    if address not in ipaddress.IPv4Network(network.subnet):
+        raise InvalidArgument(f"address {text} is not in the subnet {network.subnet} of the network {network.name}")
+
+
 def _routes() -> Iterator[ipaddress.IPv4Network]:
     """The prefixes that the host has routes for, but the default route (`/proc/net/route`, in the host's byte order)."""
     with open("/proc/net/route", encoding="ascii") as table:

@@ -10,10 +10,12 @@ _PUBLIC = ("8.8.8.8", "8.8.4.4")
 """What docker falls back to where the host's own servers cannot be reached from a container."""
 
 
-def hosts(own: Sequence[str], address: str, extra: Iterable[str], others: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """`own` are the container's names, at `address` (empty: none); `extra` entries are `NAME:ADDRESS`; `others` are
+def hosts(
+    own: Sequence[str], addresses: Iterable[str], extra: Iterable[str], others: Iterable[tuple[str, Sequence[str]]]
+) -> str:
+    """`own` are the container's names, at each of its `addresses`; `extra` entries are `NAME:ADDRESS`; `others` are
     the addresses of its neighbours, with their names."""
-    lines = [f"{address}\t{' '.join(own)}\n"] if address else []
+    lines = [f"{address}\t{' '.join(own)}\n" for address in addresses]
     for entry in extra:
         name, _, where = entry.partition(":")
         lines.append(f"{where}\t{name}\n")

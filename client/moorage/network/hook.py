@@ -11,17 +11,11 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
 
-from moorage.network import masquerade
-from moorage.network.plan import ERROR, Attached, Plan, Records, write
+from moorage.network import links
+from moorage.network.plan import ERROR, Attached, Link, Plan, Records, write
 from moorage.network.ports import busy
-from moorage_api.cni.call import Attachment, Result, environment, parse_result, request
-from moorage_api.cni.config import of_document
-from moorage_api.cni.result import addresses
-from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, Unavailable
-
-_SECONDS = 30
+from moorage_api.errors import FailedPrecondition, MoorageError
 
 
 def main(arguments: list[str]) -> int:
@@ -48,31 +42,37 @@ def add(plan: Plan, pid: int) -> None:
         before = records.get(plan.namespace, plan.id)
         if before is not None:
             # Left by a machine or a runtime that died: its address is free by now, or is to be.
-            _call_all("DEL", before.plan, "", before.result)
+            for link in before.links:
+                links.take_down(before.plan, link)
         _check_ports(plan, records)
-        way_out = masquerade.of_config(plan.config)
-        if way_out is not None:
-            masquerade.ensure(*way_out)
+        made: list[Link] = []
         try:
-            result = _call_all("ADD", plan, f"/proc/{pid}/ns/net", {})
-            address = addresses(result, "eth0", "ipv4")[0]
+            made.extend(links.make(plan, join, f"/proc/{pid}/ns/net") for join in plan.joins)
         except MoorageError:
-            _call_all("DEL", plan, "", {})
+            for link in reversed(made):
+                links.take_down(plan, link)
             raise
-        records.put(Attached(plan, result, address))
-        records.tell(plan.namespace, plan.network)
+        records.put(Attached(plan, tuple(made)))
+        records.tell(plan.namespace, [join.network for join in plan.joins])
 
 
 def delete(plan: Plan) -> None:
-    """Give back what a container had; one that has nothing is no error."""
+    """Give back what a container had; one that has nothing is no error. What fails is raised when all has been tried."""
     records = Records(plan.state)
+    failures: list[MoorageError] = []
     with records.locked():
         attached = records.get(plan.namespace, plan.id)
         if attached is None:
             return
-        _call_all("DEL", attached.plan, "", attached.result)
+        for link in reversed(attached.links):
+            try:
+                links.take_down(attached.plan, link)
+            except MoorageError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         records.remove(plan.namespace, plan.id)
-        records.tell(plan.namespace, plan.network)
+        records.tell(plan.namespace, [link.join.network for link in attached.links])
 
 
 def _check_ports(plan: Plan, records: Records) -> None:
@@ -90,54 +90,6 @@ def _check_ports(plan: Plan, records: Records) -> None:
     port_in_use = busy(plan.ports)
     if port_in_use is not None:
         raise FailedPrecondition(f"port {port_in_use.host}/{port_in_use.protocol} is in use by a process of the host")
-
-
-def _call_all(command: str, plan: Plan, netns: str, previous: Result) -> Result:
-    """Run the plugins of a network, for DEL in reverse. DEL goes on after an error and raises the first at its end."""
-    config = of_document(plan.config, plan.network)
-    attachment = Attachment(plan.id, netns, args={"IgnoreUnknown": "1"})
-    capabilities: dict[str, Any] = {"portMappings": [port.mapping() for port in plan.ports]}
-    failures: list[MoorageError] = []
-    result = previous
-    for plugin in config.plugins if command == "ADD" else reversed(config.plugins):
-        given = request(config.version, config.name, plugin, capabilities, result or None)
-        try:
-            answer = _call(command, attachment, plan.bin_dirs, given)
-        except MoorageError as error:
-            if command == "ADD":
-                raise
-            failures.append(error)
-            continue
-        if command == "ADD":
-            result = answer
-    if failures:
-        raise failures[0]
-    return result
-
-
-def _call(command: str, attachment: Attachment, folders: tuple[str, ...], config: dict[str, Any]) -> Result:
-    kind = config["type"]
-    paths = [os.path.join(folder, kind) for folder in folders]
-    path = next((path for path in paths if os.access(path, os.X_OK)), None)
-    if path is None:
-        raise NotFound(f"CNI plugin {kind} is not in {', '.join(folders)}")
-    variables = {**os.environ, **environment(command, attachment, folders)}
-    done = subprocess.run(
-        [path], env=variables, input=json.dumps(config).encode(), capture_output=True, timeout=_SECONDS, check=False
-    )
-    if done.returncode:
-        raise Unavailable(
-            f"CNI plugin {kind} failed ({command}): {_reason(done.stdout) or done.stderr.decode()[-500:]}"
-        )
-    return parse_result(done.stdout, kind)
-
-
-def _reason(stdout: bytes) -> str:
-    try:
-        error = json.loads(stdout)
-        return "; ".join(str(error[key]) for key in ("msg", "details") if error.get(key))
-    except (ValueError, AttributeError):
-        return ""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -17,21 +17,36 @@ PLAN, HOSTS, RESOLV_CONF, ERROR = "network.json", "hosts", "resolv.conf", "netwo
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A container's network as its maker wanted it: enough to make it again at each start.
+class Join:
+    """One network of a container: its name and CNI's configuration list for it, the container's interface in it, the
+    further names that it has there, and the address that was asked for (empty: any)."""
 
-    `folder` is the container's own, `state` the daemon's for networks; `config` is CNI's configuration list, empty for
-    a container without one.
+    network: str
+    interface: str
+    config: dict[str, Any]
+    aliases: tuple[str, ...] = ()
+    address: str = ""
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Self:
+        return cls(**{**document, "aliases": tuple(document["aliases"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A container's networks as its maker wanted them: enough to make them again at each start.
+
+    `folder` is the container's own, `state` the daemon's for networks. Published ports lead in by the first network.
     """
 
     id: str
     namespace: str
+    name: str
     names: tuple[str, ...]
-    network: str
     folder: str
     state: str
     bin_dirs: tuple[str, ...]
-    config: dict[str, Any]
+    joins: tuple[Join, ...] = ()
     ports: tuple[Port, ...] = ()
     extra_hosts: tuple[str, ...] = ()
 
@@ -48,17 +63,44 @@ class Plan:
     def of(cls, document: dict[str, Any]) -> Self:
         """From what JSON gave."""
         ports = tuple(Port(**port) for port in document.pop("ports"))
+        joins = tuple(map(Join.of, document.pop("joins")))
         lists = {key: tuple(document.pop(key)) for key in ("names", "bin_dirs", "extra_hosts")}
-        return cls(**{**document, **lists, "ports": ports})
+        return cls(**{**document, **lists, "ports": ports, "joins": joins})
+
+    def join(self, network: str) -> Join | None:
+        """How it is in a network of that name; None where it is not."""
+        return next((join for join in self.joins if join.network == network), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A container in one network, as it is: CNI's result, and the container's address."""
+
+    join: Join
+    result: dict[str, Any]
+    address: str
+
+    @property
+    def gateway(self) -> str:
+        """Empty in a network without a way out."""
+        return next((str(entry["gateway"]) for entry in self.result.get("ips", ()) if "gateway" in entry), "")
+
+    @property
+    def mac(self) -> str:
+        """The address of the container's interface."""
+        return next((str(entry["mac"]) for entry in self.result.get("interfaces", ()) if entry.get("sandbox")), "")
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A container's network as it is: the plan that made it, CNI's result, and the container's address."""
+    """A container's networks as they are, and the plan that made them."""
 
     plan: Plan
-    result: dict[str, Any]
-    address: str
+    links: tuple[Link, ...] = ()
+
+    def link(self, network: str) -> Link | None:
+        """What it has of a network of that name; None where it is not in it."""
+        return next((link for link in self.links if link.join.network == network), None)
 
 
 class Records:
@@ -102,27 +144,31 @@ class Records:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(namespace, id))
 
-    def tell(self, namespace: str, network: str) -> None:
-        """Write the names of all containers of a network into the hosts file of each."""
-        peers = [
-            attached
-            for attached in self.list()
-            if (attached.plan.namespace, attached.plan.network) == (namespace, network)
-        ]
-        for own in peers:
-            write_hosts(own.plan, own.address, [peer for peer in peers if peer is not own])
+    def tell(self, namespace: str, networks: Iterable[str], id: str = "") -> None:
+        """Write the names of all containers of these networks into the hosts file of each, and of the container `id`."""
+        changed = set(networks)
+        everyone = [attached for attached in self.list() if attached.plan.namespace == namespace]
+        for own in everyone:
+            if own.plan.id == id or any(link.join.network in changed for link in own.links):
+                write_hosts(own, [peer for peer in everyone if peer is not own])
 
     def _path(self, namespace: str, id: str) -> str:
         return os.path.join(self._folder, f"{namespace}@{id}.json")
 
 
-def write_hosts(plan: Plan, address: str = "", peers: Sequence[Attached] = ()) -> None:
+def write_hosts(own: Attached, peers: Sequence[Attached] = ()) -> None:
     """Write a container's hosts file in place: the container has this very file mounted. One that is being removed has
     no folder any more, which does not matter."""
-    others = [(peer.address, peer.plan.names) for peer in peers]
-    data = files.hosts(plan.names, address, plan.extra_hosts, others).encode()
+    others = [
+        (there.address, (*peer.plan.names, *there.join.aliases))
+        for link in own.links
+        for peer in peers
+        if (there := peer.link(link.join.network)) is not None
+    ]
+    addresses = [link.address for link in own.links]
+    data = files.hosts(own.plan.names, addresses, own.plan.extra_hosts, others).encode()
     try:
-        fd = os.open(os.path.join(plan.folder, HOSTS), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(os.path.join(own.plan.folder, HOSTS), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except FileNotFoundError:
         return
     try:
@@ -141,4 +187,5 @@ def write(path: str, text: str) -> None:
 
 
 def _attached(document: dict[str, Any]) -> Attached:
-    return Attached(Plan.of(document["plan"]), document["result"], document["address"])
+    links = [Link(Join.of(link["join"]), link["result"], link["address"]) for link in document["links"]]
+    return Attached(Plan.of(document["plan"]), tuple(links))

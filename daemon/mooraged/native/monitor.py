@@ -159,6 +159,7 @@ class Monitor:
         record = await self._label(bound, record, count)
         if process is not None:
             await bound.tasks.delete(record.id)
+        record = await self._in_network(bound, record)
         try:
             terminal = bool(oci.decode(record.spec)["process"].get("terminal"))
         except (KeyError, TypeError) as error:
@@ -170,6 +171,17 @@ class Monitor:
         await bound.tasks.create(record.id, stdio=stdio)
         await bound.tasks.start(record.id)
         logger.info("started container %s/%s again", bound.namespace, record.id)
+
+    async def _in_network(self, bound: Namespaced, record: Container) -> Container:
+        """Let one that joins another container's network join the one that this has now. `FailedPrecondition`."""
+        other = record.labels.get(native.NETWORK_OF, "")
+        if not other:
+            return record
+        process = _process(bound, other)
+        if process is None or process.status is Status.STOPPED:
+            raise FailedPrecondition(f"container {other[:12]}, whose network it joins, does not run")
+        joined = native.in_network_of(record, process.pid)
+        return await self._core.run(bound.containers.update, joined, ["spec"])
 
     async def _finish(self, bound: Namespaced, record: Container, process: Process) -> None:
         """Write down how it ended, then delete its task: who asks in between sees the same twice."""

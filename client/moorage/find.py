@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from moorage import labels
-from moorage.client import Client
 from moorage.container import ContainerHandle
 from moorage_api.errors import InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from moorage.client import Client
 
 _HEX = re.compile(r"[0-9a-f]+")
 _SAFE = re.compile(r"[A-Za-z0-9_.-]+")
