@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from moorage_api.containers import Runtime
+from moorage_api.idmap import IdMapping
 from moorage_api.mounts import Mount
 from moorage_api.types import Labels, TypedValue
 
@@ -51,8 +52,10 @@ class SandboxStore(Protocol):
 class SandboxSpec:
     """What the shim makes for a pod before its first container; an unset namespace is the host's.
 
+    `namespaces` names those to be made anew and pinned: any of `user`, `network`, `ipc`, `uts`, `pid`. Each appears as
     `<path>/ns/<user|net|ipc|uts|pid>` where `path` is `SandboxStatus.path`; a tmpfs for `/dev/shm` of `shm_size` bytes at
     `<path>/shm` when IPC is the pod's own and `shm_size` is not zero. A new network namespace has its loopback up.
+    A user namespace, with the mappings `uids` and `gids`, owns all the others that are made.
     `netns` is the path of a network namespace that the client made, for shims that have to know it; `namespaces` does
     not name the network then. `rootfs` is what a shim that keeps a process or a machine for the pod runs it from.
     """
@@ -65,6 +68,8 @@ class SandboxSpec:
     shm_size: int = 64 << 20
     annotations: Mapping[str, str] = field(default_factory=dict)
     netns: str = ""
+    uids: IdMapping | None = None
+    gids: IdMapping | None = None
     rootfs: tuple[Mount, ...] = ()
 
 

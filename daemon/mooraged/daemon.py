@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import stat
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,8 +84,10 @@ def describe(config: Config) -> Daemon:
 
 def _claim(config: Config, held: ExitStack) -> None:
     """Take root, state and address for this process; `FailedPrecondition` where another has one of them."""
-    for folder in (config.root, config.state):
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+    os.makedirs(config.root, mode=0o700, exist_ok=True)
+    os.makedirs(config.state, mode=0o711, exist_ok=True)
+    # The root of a user namespace is nobody on the host, and has to reach its root file system below.
+    os.chmod(config.state, stat.S_IMODE(os.stat(config.state).st_mode) | 0o011)
     held.enter_context(exclusive(os.path.join(config.root, "daemon.lock"), f"root {config.root}"))
     held.enter_context(exclusive(os.path.join(config.state, "daemon.lock"), f"state {config.state}"))
     held.enter_context(exclusive(f"{config.grpc.address}.lock", f"address {config.grpc.address}"))

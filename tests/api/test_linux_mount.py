@@ -50,7 +50,7 @@ def test_options(options: list[str], expected: MountOptions) -> None:
     assert parse_options(options) == expected
 
 
-@pytest.mark.parametrize("option", ["loop", "uidmap=0:1000:1", "X-containerd.mkfs=ext4"])
+@pytest.mark.parametrize("option", ["loop", "X-containerd.mkfs=ext4"])
 def test_options_that_need_another_way(option: str) -> None:
     with pytest.raises(OSError, match="not supported") as caught:
         parse_options([option])
@@ -170,3 +170,61 @@ def test_mountinfo_of_odd_names(tmp_path: Path) -> None:
     assert (entry.type, entry.source, entry.root) == ("tmpfs", "na me", "/")
     assert "noexec" in entry.options
     assert "size=1024k" in entry.super_options
+
+
+MAPPING = ("uidmap=0:200000:1000", "gidmap=0:300000:1000")
+
+
+def test_an_id_mapped_bind_mount(tmp_path: Path, target: str) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").touch()
+    os.chown(tmp_path / "source/file", 5, 6)
+    mount_all([Mount("bind", str(tmp_path / "source"), options=("rbind", "ro", *MAPPING))], target)
+    found = os.stat(f"{target}/file")
+    assert (found.st_uid, found.st_gid) == (200005, 300006)
+    with pytest.raises(OSError, match="Read-only"):
+        Path(target, "new").touch()
+
+
+def test_an_overlay_on_id_mapped_layers(tmp_path: Path, target: str) -> None:
+    """Nothing is left but the overlay: the mapped layers are mounted nowhere that could be seen."""
+    for name in ("one", "two", "upper", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one/file").write_text("kept")
+    (tmp_path / "two/other").touch()
+    os.chown(tmp_path / "two/other", 5, 6)
+    os.chown(tmp_path / "upper", 200000, 300000)
+    lower = f"lowerdir={tmp_path}/two:{tmp_path}/one"
+    own = (f"upperdir={tmp_path}/upper", f"workdir={tmp_path}/work")
+    mount_all([Mount("overlay", "overlay", options=(lower, *own, *MAPPING))], target)
+    owners = {
+        name: (os.stat(f"{target}/{name}").st_uid, os.stat(f"{target}/{name}").st_gid) for name in os.listdir(target)
+    }
+    assert owners == {"file": (200000, 300000), "other": (200005, 300006)}
+    assert below(tmp_path) == [target]
+    Path(target, "file").write_text("changed")
+    assert (tmp_path / "upper/file").stat().st_uid == 200000
+    assert (tmp_path / "one/file").read_text() == "kept"
+
+
+def test_a_mapping_below_the_root_of_a_file_system(tmp_path: Path, target: str) -> None:
+    (tmp_path / "target/sub").mkdir()
+    (tmp_path / "source").mkdir()
+    request = Mount("bind", str(tmp_path / "source"), "sub", ("bind", *MAPPING))
+    mount_all([Mount("bind", target, options=("rbind",)), request], target)
+    assert os.stat(f"{target}/sub").st_uid == 200000
+
+
+@pytest.mark.parametrize(
+    ("type", "options", "number"),
+    [
+        ("bind", ("bind", "uidmap=0:200000:1000"), errno.EINVAL),
+        ("bind", ("bind", "uidmap=nonsense", "gidmap=0:1:1"), errno.EINVAL),
+        ("tmpfs", MAPPING, errno.EOPNOTSUPP),
+    ],
+)
+def test_mappings_that_cannot_be(tmp_path: Path, target: str, type: str, options: tuple[str, ...], number: int) -> None:
+    with pytest.raises(OSError, match=r".") as caught:
+        mount_all([Mount(type, str(tmp_path), options=options)], target)
+    assert caught.value.errno == number
+    assert below(target) == []

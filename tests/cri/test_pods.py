@@ -199,12 +199,6 @@ def test_a_handler_chooses_the_oci_runtime(cri: CriClient, busybox: str, handler
     assert cri.PodSandboxStatus(pod_sandbox_id=pod).status.runtime_handler == handler
 
 
-def test_user_namespaces_are_not_there_yet(cri: CriClient) -> None:
-    config = pod_config()
-    config.linux.security_context.namespace_options.userns_options.mode = cri_pb2.POD
-    assert _code(lambda: cri.run_pod(config)) is Code.UNIMPLEMENTED
-
-
 def test_a_broken_network_is_told_and_leaves_nothing(busybox: str) -> None:
     with Daemon() as daemon, CriClient(daemon.address) as cri:
         conf = daemon.folder / "cni/conf/10-bridge.conflist"

@@ -59,8 +59,9 @@ class TestOneDaemon:
 
 def test_files_and_folders_are_private(daemon: Daemon) -> None:
     assert stat.S_IMODE(os.stat(daemon.address).st_mode) == 0o600
-    for folder in (daemon.root, daemon.state):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(daemon.root.stat().st_mode) == 0o700
+    # To be passed through, not to be read.
+    assert stat.S_IMODE(daemon.state.stat().st_mode) == 0o711
 
 
 def test_a_killed_daemon_leaves_nothing_in_the_way(daemon: Daemon) -> None:

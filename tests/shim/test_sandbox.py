@@ -169,3 +169,46 @@ async def test_it_is_quick(crun_node: Node) -> None:
     await client.call("CreateSandbox", creation(crun_node, "network", "ipc", "uts", hostname="x"), SANDBOX)
     assert time.monotonic() - started < 0.5
     await stop(client)
+
+
+async def test_a_pod_in_a_user_namespace(node: Node) -> None:
+    """It owns the other namespaces; the pod's init and what enters them are its root."""
+    mapping = "0:200000:65536"
+    sysctls = {"net.ipv4.ip_unprivileged_port_start": "7", "kernel.shm_rmid_forced": "1"}
+    client = await started(
+        node, "user", *ALL, hostname="mapped", sysctls=sysctls, shm_size=1 << 20, uid_map=mapping, gid_map=mapping
+    )
+    path = node.folder / "pod"
+    init = (await client.call("SandboxStatus", sb.SandboxStatusRequest(sandbox_id="pod"), SANDBOX)).pid
+    assert os.stat(f"/proc/{init}").st_uid == 200000
+    assert os.stat(path / "shm").st_uid == 200000
+    inodes = {name: os.stat(path / "ns" / name).st_ino for name in ("user", "pid")}
+    assert inodes == {name: os.stat(f"/proc/{init}/ns/{name}").st_ino for name in ("user", "pid")}
+    enter = [
+        "nsenter",
+        *(f"--{option}={path}/ns/{file}" for option, file in (("user", "user"), *FILES.items()) if option != "network"),
+    ]
+    script = "id -u; hostname; cat /proc/sys/net/ipv4/ip_unprivileged_port_start; hostname changed && hostname"
+    command = [*enter, f"--net={path}/ns/net", "--setuid=0", "sh", "-c", script]
+    done = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert (await done.communicate())[0].split() == [b"0", b"mapped", b"7", b"changed"]
+    await stop(client)
+    assert mounts_below(path) == []
+    assert not os.path.exists(f"/proc/{init}")
+
+
+@pytest.mark.parametrize("maps", [{}, {"uid_map": "0:1:1"}, {"uid_map": "x", "gid_map": "0:1:1"}])
+async def test_a_user_namespace_needs_mappings(node: Node, maps: dict[str, str]) -> None:
+    client = await pod(node)
+    with pytest.raises(InvalidArgument):
+        await client.call("CreateSandbox", creation(node, "user", "ipc", **maps), SANDBOX)
+    assert mounts_below(node.folder / "pod") == []
+
+
+async def test_a_failure_in_a_user_namespace_leaves_nothing(node: Node) -> None:
+    client = await pod(node)
+    mapping = {"uid_map": "0:200000:65536", "gid_map": "0:200000:65536"}
+    request = creation(node, "user", *ALL, sysctls={"kernel.shmall": "nonsense"}, **mapping)
+    with pytest.raises(MoorageError, match=r"kernel.shmall"):
+        await client.call("CreateSandbox", request, SANDBOX)
+    assert mounts_below(node.folder / "pod") == []

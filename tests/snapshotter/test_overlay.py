@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from moorage_api import idmap
+from moorage_api.errors import InvalidArgument
 from moorage_api.mounts import Mount
 from moorage_snapshotter.overlay import OverlaySnapshotter
 
@@ -56,3 +58,26 @@ def test_layers_put_on_one_another_at_their_commit(snapshotter: OverlaySnapshott
     [mount] = snapshotter.view("view", "top")
     assert mount.options[0].endswith("/snapshots/1/fs")
     assert mount.type == "overlay"
+
+
+def test_a_snapshot_for_a_user_namespace(snapshotter: OverlaySnapshotter, tmp_path: Path) -> None:
+    """The labels ask for a mapped mount, and give the upper folder to the root of the namespace."""
+    snapshotter.prepare("base-active")
+    os.chown(tmp_path / "snapshots/1/fs", 3, 4)
+    snapshotter.commit("base", "base-active")
+    labels = {idmap.UID_LABEL: "0:1000:10", idmap.GID_LABEL: "0:2000:10"}
+    [mount] = snapshotter.prepare("mapped", "base", labels)
+    assert mount.options[-2:] == ("uidmap=0:1000:10", "gidmap=0:2000:10")
+    upper = os.stat(tmp_path / "snapshots/2/fs")
+    assert (upper.st_uid, upper.st_gid) == (1003, 2004)
+    assert snapshotter.mounts("mapped") == [mount]
+    [mount] = snapshotter.view("view", "base", labels)
+    assert mount.options == ("ro", "rbind", "uidmap=0:1000:10", "gidmap=0:2000:10")
+
+
+def test_a_malformed_mapping_leaves_nothing(snapshotter: OverlaySnapshotter, tmp_path: Path) -> None:
+    commit(snapshotter, "base")
+    for labels in ({idmap.UID_LABEL: "nonsense"}, {idmap.GID_LABEL: "1:1000:1"}):
+        with pytest.raises(InvalidArgument):
+            snapshotter.prepare("mapped", "base", labels)
+    assert os.listdir(tmp_path / "snapshots") == ["1"]

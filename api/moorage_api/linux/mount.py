@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from moorage_api.linux import syscalls
+from moorage_api.linux import idmapped, syscalls
+from moorage_api.linux.thread import in_own_thread
 from moorage_api.mounts import Mount
 
 # Word: (flags to set, flags to clear).
@@ -55,7 +55,7 @@ _PROPAGATION: dict[str, int] = {
     "unbindable": syscalls.MS_UNBINDABLE,
 }
 # Words that ask for more than one system call with these flags and data; no snapshotter here makes them.
-_UNSUPPORTED = ("uidmap=", "gidmap=", "X-containerd.", "X-mount.")
+_UNSUPPORTED = ("X-containerd.", "X-mount.")
 
 # mount(2) takes one page of data. containerd begins to shorten 512 bytes before the end; so do we.
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -229,6 +229,8 @@ def _unescape(field: str) -> str:
 
 def _attach(request: Mount, target: str) -> MountOptions:
     """The first call of mount(2); returns the options, for the calls that follow."""
+    if idmapped.is_mapped(request):
+        return _attach_mapped(request, target)
     base, options = _shorten(request)
     parsed = parse_options(options)
     data = ",".join(parsed.data)
@@ -237,6 +239,20 @@ def _attach(request: Mount, target: str) -> MountOptions:
     if not parsed.flags & syscalls.MS_REMOUNT or data:
         _mount_from(base, request.source, target, request.type, parsed.flags, data)
     return parsed
+
+
+def _attach_mapped(request: Mount, target: str) -> MountOptions:
+    tree = idmapped.open_mapped(request, mount)
+    try:
+        # Opened, since unlike mount(2) the call follows no link, which `/proc/self/fd` has.
+        place = os.open(target, os.O_PATH | os.O_CLOEXEC)
+        try:
+            syscalls.move_mount(tree, "", place)
+        finally:
+            os.close(place)
+    finally:
+        os.close(tree)
+    return parse_options(idmapped.without_mapping(request).options)
 
 
 def _adjust(options: MountOptions, target: str) -> None:
@@ -298,19 +314,11 @@ def _mount_from(base: str, source: str, target: str, fstype: str, flags: int, da
     if not base:
         syscalls.mount(source, target, fstype, flags, data)
         return
-    failures: list[OSError] = []
     target = os.path.abspath(target)
 
     def run() -> None:
-        try:
-            syscalls.unshare(syscalls.CLONE_FS)
-            os.chdir(base)
-            syscalls.mount(source, target, fstype, flags, data)
-        except OSError as error:
-            failures.append(error)
+        syscalls.unshare(syscalls.CLONE_FS)
+        os.chdir(base)
+        syscalls.mount(source, target, fstype, flags, data)
 
-    thread = threading.Thread(target=run, name="mount")
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    in_own_thread(run, "mount")

@@ -98,14 +98,19 @@ class SandboxOptions(_message.Message):
     SYSCTLS_FIELD_NUMBER: _builtins.int
     SHM_SIZE_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    UID_MAP_FIELD_NUMBER: _builtins.int
+    GID_MAP_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     shm_size: _builtins.int
     """Bytes of the tmpfs for /dev/shm; zero for none."""
     path: _builtins.str
     """The folder that gets ns/ and shm/."""
+    uid_map: _builtins.str
+    """The mappings of the user namespace: CONTAINER:HOST:SIZE, with a comma between ranges."""
+    gid_map: _builtins.str
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the namespaces to make and pin: network, ipc, uts, pid."""
+        """Names of the namespaces to make and pin: user, network, ipc, uts, pid."""
 
     @_builtins.property
     def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
@@ -117,10 +122,12 @@ class SandboxOptions(_message.Message):
         sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         shm_size: _builtins.int = ...,
         path: _builtins.str = ...,
+        uid_map: _builtins.str = ...,
+        gid_map: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname", "namespaces", b"namespaces", "path", b"path", "shm_size", b"shm_size", "sysctls", b"sysctls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid_map", b"gid_map", "hostname", b"hostname", "namespaces", b"namespaces", "path", b"path", "shm_size", b"shm_size", "sysctls", b"sysctls", "uid_map", b"uid_map"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -204,6 +204,8 @@ class Sandboxes:
             sysctls=dict(spec.sysctls),
             shm_size=spec.shm_size,
             path=str(state.bundle.path),
+            uid_map=str(spec.uids or ""),
+            gid_map=str(spec.gids or ""),
         )
         value = TypedValue(SandboxOptions.DESCRIPTOR.full_name, options.SerializeToString())
         request = pb.CreateSandboxRequest(

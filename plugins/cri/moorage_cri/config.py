@@ -15,7 +15,7 @@ from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.types import TypedValue
 from moorage_api.wire import runc_options_pb2
 
-_RUNC_OPTIONS = "containerd.runc.v1.Options"
+RUNC_OPTIONS = "containerd.runc.v1.Options"
 _PORT_MAX = 0xFFFF
 
 Seconds = Annotated[float, Meta(gt=0)]
@@ -73,7 +73,7 @@ class RuntimeHandler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             root=self.options.root,
         )
         value = options.SerializeToString()
-        return Runtime(self.runtime_type, TypedValue(_RUNC_OPTIONS, value) if value else None)
+        return Runtime(self.runtime_type, TypedValue(RUNC_OPTIONS, value) if value else None)
 
 
 def _runtimes() -> dict[str, RuntimeHandler]:

@@ -20,6 +20,7 @@ from moorage_cri.image.cache import ImageCache
 from moorage_cri.index import Index
 from moorage_cri.model import Container, Sandbox
 from moorage_cri.names import Names
+from moorage_cri.nri.registry import Registry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class Cri:
     namespaces: NetworkNamespaces
     images: ImageCache
     background: Background
+    nri: Registry
     feed: Feed = field(default_factory=Feed)
     sandboxes: Index[Sandbox] = field(default_factory=lambda: Index("sandbox"))
     containers: Index[Container] = field(default_factory=lambda: Index("container"))
@@ -67,6 +69,14 @@ class Cri:
     def container_folder(self, id: str) -> Path:
         """Where what belongs to a container lies: its status, its volumes."""
         return self.root / "containers" / id
+
+    def netns_path(self, sandbox: Sandbox) -> str:
+        """A pod's network namespace; empty for the host's. A user namespace has to own it, so the shim makes both."""
+        if sandbox.host_network:
+            return ""
+        if sandbox.user_namespace is None:
+            return self.namespaces.path(sandbox.id)
+        return f"{sandbox.path}/ns/net" if sandbox.path else ""
 
     def stdin_path(self, id: str) -> Path:
         """The FIFO that is a container's standard input, where it has one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from moorage_api.containers import Runtime
 from moorage_api.wire import cri_pb2
 from moorage_cri.cni.network import PodNetwork
+from moorage_cri.sandbox.userns import UserNamespace, of_pod
 
 COMPLETED = "Completed"
 ERROR = "Error"
@@ -50,6 +51,11 @@ class Sandbox:
     @property
     def namespace_options(self) -> cri_pb2.NamespaceOption:
         return self.config.linux.security_context.namespace_options
+
+    @property
+    def user_namespace(self) -> UserNamespace | None:
+        """The pod's own; None where its ids are the host's."""
+        return of_pod(self.namespace_options)
 
     @property
     def host_network(self) -> bool:

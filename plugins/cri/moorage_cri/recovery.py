@@ -48,7 +48,7 @@ def _sandboxes(cri: Cri) -> list[Sandbox]:
             continue
         status = cri.sandbox_status(record.id)
         sandbox.path = status.path if status is not None else ""
-        sandbox.netns = "" if sandbox.host_network else cri.namespaces.path(record.id)
+        sandbox.netns = cri.netns_path(sandbox)
         found.append(sandbox)
     return found
 

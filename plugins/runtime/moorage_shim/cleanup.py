@@ -8,7 +8,7 @@ import time
 
 from moorage_api.errors import MoorageError
 from moorage_api.linux import mount, syscalls
-from moorage_shim import log, namespaces, podinit, records
+from moorage_shim import idmounts, log, namespaces, podinit, records
 from moorage_shim.cgroups import Cgroup
 from moorage_shim.loop import Loop
 from moorage_shim.oci import OciRuntime
@@ -26,6 +26,7 @@ def clean_up(bundle: str, namespace: str, id: str) -> ExitRecord:
     if record is not None:
         _delete_container(record, bundle)
     _unmount(os.path.join(bundle, "rootfs"))
+    idmounts.detach(bundle)
     podinit.end_init(bundle)
     namespaces.unpin(bundle)
     if ended is not None:

@@ -12,7 +12,7 @@ from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPreconditi
 from moorage_api.mounts import Mount
 from moorage_api.runtime import Status, Stdio
 from moorage_api.wire import events_types_pb2 as events
-from moorage_shim import cgroups, log, records, spec
+from moorage_shim import cgroups, idmounts, log, records, spec
 from moorage_shim.cgroups import Cgroup
 from moorage_shim.launching import Host, LaunchRequest, launch_process
 from moorage_shim.loop import Future, Lock
@@ -24,6 +24,7 @@ from moorage_shim.rootfs import Rootfs
 
 # How long the exit of the first process waits for those of the others, once they have been killed.
 _STRAGGLERS = 10.0
+_MAP_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +212,18 @@ class Container:
             else:
                 await self.runtime.create(self.id, launch, self.plan.flags, timeout)
 
+        async def run_mapped(launch: Launch) -> None:
+            try:
+                await self.host.forker.call(lambda: idmounts.attach(self.bundle), _MAP_TIMEOUT, "ID-mapped mounts")
+                await run(launch)
+            finally:
+                idmounts.detach(self.bundle)
+
         request = LaunchRequest(
             self.id, self.bundle, os.path.join(self.bundle, "init.pid"), lambda: spec.adjust_bundle(self.bundle)
         )
-        future = await launch_process(self.host, self.init, request, run, self.plan.owner)
+        step = run_mapped if idmounts.wanted(self.bundle) else run
+        future = await launch_process(self.host, self.init, request, step, self.plan.owner)
         self.cgroup = cgroups.of_process(self.init.pid)
         self._own_pids = _is_init_of_namespace(self.init.pid)
         self._oom = OomWatch(self._loop, self.cgroup, self._on_oom)
@@ -254,7 +263,11 @@ class Container:
         )
         try:
             future = await launch_process(
-                self.host, process, request, lambda launch: self.runtime.exec(self.id, path, launch, timeout)
+                self.host,
+                process,
+                request,
+                lambda launch: self.runtime.exec(self.id, path, launch, timeout),
+                self.plan.owner,
             )
             process.status = Status.RUNNING
             self._loop.background(self._follow(process, future), f"exit of {self.id}/{process.exec_id}")

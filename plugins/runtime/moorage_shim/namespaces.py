@@ -1,7 +1,9 @@
 """Make the namespaces of a pod and pin them to files, so that no process need live for them (namespaces(7)).
 
 A short-lived child enters new namespaces, sets them up from within, and binds its own `/proc/self/ns` files to the
-pod's folder. A PID namespace needs a process that lives (`podinit`), whose file is bound beside them.
+pod's folder. A PID namespace needs a process that lives (`podinit`), whose file is bound beside them. With a user
+namespace the child enters that first, so that it owns the others; its parent, which keeps its rights on the host, does
+the binding.
 """
 
 from __future__ import annotations
@@ -10,18 +12,21 @@ import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 
 from moorage_api.errors import InvalidArgument
+from moorage_api.idmap import IdMapping
 from moorage_api.linux import mount, syscalls
+from moorage_api.linux.userns import user_namespace
 from moorage_shim.cgroups import write_file
 
 # Contract's name: (flag of unshare, name of the file under /proc/PID/ns).
 KINDS = {
+    "user": (syscalls.CLONE_NEWUSER, "user"),
     "network": (syscalls.CLONE_NEWNET, "net"),
     "ipc": (syscalls.CLONE_NEWIPC, "ipc"),
     "uts": (syscalls.CLONE_NEWUTS, "uts"),
@@ -45,13 +50,16 @@ _SYSCTLS = (
 
 @dataclass(frozen=True, slots=True)
 class PodNamespaces:
-    """What to make. `path` gets `ns/` with a file a namespace, and `shm/` when `shm_size` (bytes) is not zero."""
+    """What to make. `path` gets `ns/` with a file a namespace, and `shm/` when `shm_size` (bytes) is not zero. `uids`
+    and `gids` are the mappings of a user namespace."""
 
     path: str
     kinds: tuple[str, ...]
     hostname: str = ""
     sysctls: Mapping[str, str] = field(default_factory=dict)
     shm_size: int = 0
+    uids: IdMapping | None = None
+    gids: IdMapping | None = None
 
 
 def check(plan: PodNamespaces) -> None:
@@ -59,6 +67,8 @@ def check(plan: PodNamespaces) -> None:
     for kind in plan.kinds:
         if kind not in KINDS:
             raise InvalidArgument(f"unknown namespace {kind!r}: expected one of {', '.join(KINDS)}")
+    if "user" in plan.kinds and not (plan.uids and plan.gids):
+        raise InvalidArgument("a user namespace needs mappings of user and group ids")
     if plan.hostname and "uts" not in plan.kinds:
         raise InvalidArgument("a hostname needs a UTS namespace of the pod's own")
     for name in plan.sysctls:
@@ -68,7 +78,8 @@ def check(plan: PodNamespaces) -> None:
 
 
 def make(plan: PodNamespaces, init: int = 0) -> None:
-    """Make and pin them; runs in a child, and raises with all undone. `init` is the pod's init, for its PID namespace.
+    """Make and pin them; runs in a child, and raises with all undone. `init` is the pod's init, for its PID namespace;
+    that of a user namespace can only be started after this, and is pinned by `pin_init`.
 
     The folder becomes a private mount of its own, so that no other mount namespace gets, and keeps, copies of what is
     pinned there.
@@ -80,16 +91,24 @@ def make(plan: PodNamespaces, init: int = 0) -> None:
         syscalls.mount("", folder, "", syscalls.MS_PRIVATE)
         if plan.shm_size and "ipc" in plan.kinds:
             _mount_shm(plan)
-        kinds = [KINDS[kind] for kind in plan.kinds if kind != "pid"]
-        syscalls.unshare(reduce(or_, (flag for flag, _ in kinds), 0))
-        _set_up(plan)
-        for _, name in kinds:
-            _pin(f"/proc/self/ns/{name}", os.path.join(folder, name))
+        if plan.uids and plan.gids and "user" in plan.kinds:
+            with user_namespace(plan.uids, plan.gids) as user:
+                _pin(f"/proc/self/fd/{user}", os.path.join(folder, "user"))
+                with _inhabitant(user, plan) as child:
+                    _pin_all(plan, f"/proc/{child}/ns", folder)
+        else:
+            _enter(plan)
+            _pin_all(plan, "/proc/self/ns", folder)
         if init:
-            _pin(f"/proc/{init}/ns/pid", os.path.join(folder, "pid"))
+            pin_init(plan.path, init)
     except BaseException:
         unpin(plan.path)
         raise
+
+
+def pin_init(path: str, init: int) -> None:
+    """Pin the PID namespace of the pod's init."""
+    _pin(f"/proc/{init}/ns/pid", os.path.join(path, "ns", "pid"))
 
 
 def unpin(path: str) -> None:
@@ -103,6 +122,59 @@ def unpin(path: str) -> None:
             for entry in os.listdir(folder):
                 os.unlink(os.path.join(folder, entry))
             os.rmdir(folder)
+
+
+def _entered(plan: PodNamespaces) -> list[tuple[int, str]]:
+    """Those that a process enters, with a user namespace behind it and before any process of the pod."""
+    return [KINDS[kind] for kind in plan.kinds if kind not in ("user", "pid")]
+
+
+def _enter(plan: PodNamespaces) -> None:
+    syscalls.unshare(reduce(or_, (flag for flag, _ in _entered(plan)), 0))
+    _set_up(plan)
+
+
+def _pin_all(plan: PodNamespaces, source: str, folder: str) -> None:
+    for _, name in _entered(plan):
+        _pin(os.path.join(source, name), os.path.join(folder, name))
+
+
+@contextmanager
+def _inhabitant(user: int, plan: PodNamespaces) -> Iterator[int]:
+    """A child that lives in the namespaces for as long as the block runs. `OSError` with its reason where it fails."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    hold, let_go = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(let_go)
+        try:
+            syscalls.setns(user, syscalls.CLONE_NEWUSER)
+            become_root()
+            _enter(plan)
+            os.close(write)
+            os.read(hold, 1)
+        except OSError as error:
+            os.write(write, f"{error.errno} {error}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.close(hold)
+    try:
+        number, _, reason = os.read(read, 4096).decode(errors="replace").partition(" ")
+        if number:
+            raise OSError(int(number), reason)
+        yield pid
+    finally:
+        os.close(let_go)
+        os.close(read)
+        os.waitpid(pid, 0)
+
+
+def become_root() -> None:
+    """After entering a user namespace: be its root, and nobody on the host."""
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
 
 
 def _set_up(plan: PodNamespaces) -> None:
@@ -129,7 +201,8 @@ def _mount_shm(plan: PodNamespaces) -> None:
     folder = os.path.join(plan.path, "shm")
     os.makedirs(folder, mode=0o711, exist_ok=True)
     flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    syscalls.mount("shm", folder, "tmpfs", flags, f"mode=1777,size={plan.shm_size}")
+    owner = f",uid={plan.uids.to_host(0)},gid={plan.gids.to_host(0)}" if plan.uids and plan.gids else ""
+    syscalls.mount("shm", folder, "tmpfs", flags, f"mode=1777,size={plan.shm_size}{owner}")
     syscalls.mount("", folder, "", syscalls.MS_PRIVATE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -9,18 +10,23 @@ from typing import NoReturn
 
 from moorage_api.linux import syscalls
 from moorage_shim.cgroups import read_file
+from moorage_shim.namespaces import become_root
 from moorage_shim.processes import become_child, kill_quietly
 
 _NAME = "moorage-pod"
 _FILE = "pod.pid"
 
 
-def start_init() -> int:
+def start_init(user: str = "") -> int:
     """Fork the first process of a new PID namespace; returns its pid. It lives until `end_init`.
+
+    `user` is the file of the user namespace that owns the new one; empty for that of the shim.
 
     The shim itself stays where it is: entering a PID namespace only concerns children that come later, and it is
     left again at once.
     """
+    if user:
+        return _start_in(user)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         syscalls.unshare(syscalls.CLONE_NEWPID)
@@ -54,11 +60,43 @@ def end_init(path: str) -> None:
         os.unlink(file)
 
 
-def _run() -> NoReturn:
-    """Reap until killed. An init gets no signal that it has no handler for, but SIGKILL from outside."""
+def _start_in(user: str) -> int:
+    """A user namespace is not left again, so another process enters it, and leaves the init to the shim."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    namespace = os.open(user, os.O_RDONLY | os.O_CLOEXEC)
+    middle = os.fork()
+    if middle == 0:
+        try:
+            syscalls.setns(namespace, syscalls.CLONE_NEWUSER)
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+            pid = os.fork()
+            if pid == 0:
+                _run(mapped=True)
+            os.write(write, f"0 {pid}".encode())
+        except OSError as error:
+            os.write(write, f"{error.errno} {error.strerror}".encode())
+        finally:
+            os._exit(0)
+    os.close(namespace)
+    os.close(write)
+    try:
+        number, _, text = os.read(read, 4096).decode().partition(" ")
+    finally:
+        os.close(read)
+        os.waitpid(middle, 0)
+    if number != "0":
+        raise OSError(int(number or errno.ECHILD), f"the pod's init: {text}")
+    return int(text)
+
+
+def _run(*, mapped: bool = False) -> NoReturn:
+    """Reap until killed. An init gets no signal that it has no handler for, but SIGKILL from outside. One in a user
+    namespace (`mapped`) is that namespace's root."""
     try:
         become_child(outlives=True)
         _release_fds()
+        if mapped:
+            become_root()
         syscalls.set_process_name(_NAME)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         while True:

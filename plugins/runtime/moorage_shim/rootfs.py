@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from moorage_api.errors import FailedPrecondition
-from moorage_api.linux import mount, syscalls
+from moorage_api.linux import idmapped, mount, syscalls
 from moorage_api.mounts import Mount
 from moorage_shim import log
 from moorage_shim.processes import Forker
@@ -27,14 +27,15 @@ class Rootfs:
         self._folder = folder
 
     async def mount(self) -> None:
-        """What may wait for a disk, a network or a program (FUSE) is mounted by a helper, under a deadline."""
+        """What may wait for a disk, a network or a program (FUSE), or needs a user namespace, is mounted by a helper,
+        under a deadline."""
         if not self._mounts:
             return
         what = f"failed to mount rootfs at {self._folder}"
         try:
             with suppress(FileExistsError):
                 os.mkdir(self._folder, 0o711)
-            if all(each.type in _QUICK for each in self._mounts):
+            if all(each.type in _QUICK and not idmapped.is_mapped(each) for each in self._mounts):
                 mount.mount_all(self._mounts, self._folder)
             else:
                 await self._forker.call(self._mount_all, _MOUNT_TIMEOUT, what)

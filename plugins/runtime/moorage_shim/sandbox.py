@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError, Message
 
+from moorage_api import idmap
 from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
 from moorage_api.wire import runtime_sandbox_pb2 as pb
 from moorage_api.wire.moorage_shim_pb2 import SandboxOptions
@@ -76,6 +77,7 @@ class Sandbox:
         except BaseException:
             self._pod = None
             self._end_init(pod)
+            namespaces.unpin(plan.path)
             raise
         return pb.CreateSandboxResponse()
 
@@ -156,13 +158,25 @@ class Sandbox:
         return self._pod
 
     async def _make(self, pod: _Pod) -> None:
-        """A PID namespace's init comes first: the helper pins its namespace with the others."""
+        """A PID namespace's init comes first: the helper pins its namespace with the others. In a user namespace of the
+        pod's own it can only come after that."""
+        if "user" not in pod.plan.kinds:
+            self._start_init(pod)
+            await self._help(lambda: namespaces.make(pod.plan, pod.init))
+            return
+        await self._help(lambda: namespaces.make(pod.plan))
+        self._start_init(pod, os.path.join(pod.plan.path, "ns", "user"))
+        if pod.init:
+            await self._help(lambda: namespaces.pin_init(pod.plan.path, pod.init))
+
+    async def _help(self, work: Callable[[], None]) -> None:
+        await self._host.forker.call(work, _MAKE_TIMEOUT, "pod namespaces")
+
+    def _start_init(self, pod: _Pod, user: str = "") -> None:
         if "pid" in pod.plan.kinds:
-            pod.init = start_init()
+            pod.init = start_init(user)
             write_init(pod.plan.path, pod.init)
             self._watch_init(pod)
-        plan, init = pod.plan, pod.init
-        await self._host.forker.call(lambda: namespaces.make(plan, init), _MAKE_TIMEOUT, "pod namespaces")
 
     def _watch_init(self, pod: _Pod) -> None:
         future = self._host.forker.reaper.watch(pod.init, adopted=True)
@@ -207,7 +221,9 @@ def _plan(request: pb.CreateSandboxRequest) -> PodNamespaces:
     path = options.path or request.bundle_path
     if not os.path.isdir(path):
         raise InvalidArgument(f"sandbox path {path!r} is not a folder")
-    return PodNamespaces(path, tuple(options.namespaces), options.hostname, dict(options.sysctls), options.shm_size)
+    uids, gids = (idmap.parse(text) if text else None for text in (options.uid_map, options.gid_map))
+    kinds = tuple(options.namespaces)
+    return PodNamespaces(path, kinds, options.hostname, dict(options.sysctls), options.shm_size, uids, gids)
 
 
 def _pid(pod: _Pod, shim: int) -> int:

@@ -29,7 +29,7 @@ def adjust_bundle(bundle: str) -> None:
     changes = adjust_process(config.get("process") or {})
     if changes:
         log.warning(f"without CAP_SYS_RESOURCE: {'; '.join(changes)}")
-        _replace(path, json.dumps(config).encode())
+        replace_file(path, json.dumps(config).encode())
 
 
 def write_exec(path: str, process_spec: bytes, *, terminal: bool) -> None:
@@ -106,7 +106,7 @@ def _reset_oom_score() -> None:
         _set_oom_score(0)
 
 
-def _replace(path: str, data: bytes) -> None:
+def replace_file(path: str, data: bytes) -> None:
     """Write a file anew under its name, with the old file's mode and owner."""
     before = os.stat(path)
     temporary = f"{path}.new"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from moorage_api.folder_snapshotter import FolderSnapshotter
+from moorage_api.linux import idmapped
 from moorage_api.mounts import Mount
 from moorage_api.snapshot_tree import Record
 from moorage_api.snapshots import Kind
@@ -22,4 +23,5 @@ class NativeSnapshotter(FolderSnapshotter):
     def describe(self, snapshot: Record) -> list[Mount]:
         active = snapshot.info.kind is Kind.ACTIVE
         shown = snapshot.id if active or not snapshot.parents else snapshot.parents[0]
-        return [Mount("bind", self.folder(shown), options=("rbind", "rw" if active else "ro"))]
+        mapping = idmapped.options(snapshot.info.labels)
+        return [Mount("bind", self.folder(shown), options=("rbind", "rw" if active else "ro", *mapping))]

@@ -2,6 +2,9 @@
 
 Layout as in containerd: `snapshots/ID/fs` holds the files, with whiteouts as overlayfs has them; `snapshots/ID/work`
 is overlayfs' own, in active snapshots only.
+
+A snapshot with the labels of an id mapping is for a user namespace: its own folder belongs to the root of that, and its
+mount asks for ID-mapped lower layers (`moorage_api.linux.idmapped`), so that nothing of an image is copied or changed.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from moorage_api import idmap
 from moorage_api.folder_snapshotter import FolderSnapshotter
+from moorage_api.linux import idmapped
 from moorage_api.mounts import Mount
 from moorage_api.snapshot_tree import Record
 from moorage_api.snapshots import Kind
+from moorage_api.types import Labels
 
 
 class OverlaySnapshotter(FolderSnapshotter):
@@ -33,28 +39,52 @@ class OverlaySnapshotter(FolderSnapshotter):
     def make(self, snapshot: Record, folder: str) -> None:
         upper = f"{folder}/fs"
         os.mkdir(upper)
-        os.chmod(upper, 0o755)
         if snapshot.info.kind is Kind.ACTIVE:
             os.mkdir(f"{folder}/work", 0o711)
-        if snapshot.parents:
-            # The root of an overlay is its uppermost folder: it must look like the root of the layer below.
-            below = os.stat(self.content(snapshot.parents[0]))
-            os.chown(upper, below.st_uid, below.st_gid)
-            os.chmod(upper, below.st_mode & 0o7777)
+        take_root(upper, self.content(snapshot.parents[0]) if snapshot.parents else "", snapshot.info.labels)
 
     def describe(self, snapshot: Record) -> list[Mount]:
-        active = snapshot.info.kind is Kind.ACTIVE
-        if not snapshot.parents:
-            return [_bind(self.content(snapshot.id), active)]
-        if not active and len(snapshot.parents) == 1:
-            # overlayfs wants two lower folders when there is no upper one.
-            return [_bind(self.content(snapshot.parents[0]), False)]
-        options = [f"workdir={self.folder(snapshot.id)}/work", f"upperdir={self.content(snapshot.id)}"]
-        lower = ":".join(self.content(parent) for parent in snapshot.parents)
-        return [
-            Mount("overlay", "overlay", options=(*(options if active else ()), f"lowerdir={lower}", *self._options))
-        ]
+        active, own = snapshot.info.kind is Kind.ACTIVE, self.content(snapshot.id)
+        lower = [self.content(parent) for parent in snapshot.parents]
+        return [show(own, lower, f"{self.folder(snapshot.id)}/work" if active else "", self._options, snapshot)]
 
 
-def _bind(source: str, writable: bool) -> Mount:
-    return Mount("bind", source, options=("rw" if writable else "ro", "rbind"))
+def take_root(upper: str, below: str, labels: Labels) -> None:
+    """Have the folder `upper` look like the root of the layer below, at the folder `below`, or of a new file system where
+    that is empty: the root of an overlay is its uppermost folder. With the labels of an id mapping it belongs to whom the
+    owner is on the host. `InvalidArgument` for a malformed one."""
+    uid = gid = 0
+    mode = 0o755
+    if below:
+        found = os.stat(below)
+        uid, gid, mode = found.st_uid, found.st_gid, found.st_mode & 0o7777
+    if idmap.UID_LABEL in labels:
+        uid = idmap.parse(labels[idmap.UID_LABEL]).to_host(uid)
+    if idmap.GID_LABEL in labels:
+        gid = idmap.parse(labels[idmap.GID_LABEL]).to_host(gid)
+    if uid or gid:
+        os.chown(upper, uid, gid)
+    os.chmod(upper, mode)
+
+
+def show(own: str, lower: Sequence[str], work: str, options: Sequence[str], snapshot: Record) -> Mount:
+    """The mount of a snapshot with files of its own in the folder `own`, on the layers `lower`, the uppermost first;
+    writable where it has the folder `work` for overlayfs."""
+    if not lower:
+        return _bind(own, bool(work))
+    mapping = idmapped.options(snapshot.info.labels)
+    if work:
+        return _overlay(lower, (*options, *mapping), own, work)
+    # overlayfs wants two lower folders when there is no upper one.
+    return _bind(lower[0], False, mapping) if len(lower) == 1 else _overlay(lower, (*options, *mapping))
+
+
+def _overlay(lower: Sequence[str], options: Sequence[str], upper: str = "", work: str = "") -> Mount:
+    """An overlay of the folders `lower`, the uppermost first; writable where it has an upper folder."""
+    writable = (f"workdir={work}", f"upperdir={upper}") if upper else ()
+    return Mount("overlay", "overlay", options=(*writable, f"lowerdir={':'.join(lower)}", *options))
+
+
+def _bind(source: str, writable: bool, options: Sequence[str] = ()) -> Mount:
+    """The folder `source` as it is."""
+    return Mount("bind", source, options=("rw" if writable else "ro", "rbind", *options))

@@ -6,11 +6,13 @@ import os
 import secrets
 import time
 from contextlib import suppress
+from functools import partial
 
 from moorage_api import containers
 from moorage_api.errors import FailedPrecondition, InvalidArgument, NotFound
+from moorage_api.linux import idmapped
 from moorage_api.mounts import Mount
-from moorage_api.oci.spec import encode
+from moorage_api.oci.spec import Spec, encode
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri import events, labels, names
@@ -22,7 +24,8 @@ from moorage_cri.deadlines import deadline
 from moorage_cri.image.cache import CachedImage
 from moorage_cri.metadata import encode_container
 from moorage_cri.model import Container, Sandbox
-from moorage_cri.sandbox import files
+from moorage_cri.nri import lifecycle
+from moorage_cri.sandbox import files, userns
 from moorage_cri.sandbox.spec import check_map
 from moorage_cri.undo import Undo
 
@@ -46,49 +49,73 @@ class CreateContainer:
         cri.container_names.reserve(container.name, container.id)
         try:
             async with (
+                lifecycle.Wishes(cri) as wishes,
                 Undo(f"container {container.id}") as undo,
                 deadline(call, cri.config.timeout, "making the container"),
                 sandbox.lock,
             ):
                 if not cri.is_ready(sandbox) or sandbox.id not in cri.sandboxes:
                     raise FailedPrecondition(f"pod {sandbox.id} is not ready")
-                await self._make(container, sandbox, image, handler, undo)
-                cri.containers.add(container.id, container)
+                userns.check_same(sandbox.namespace_options, request.config.linux.security_context.namespace_options)
+                await self._make(container, sandbox, image, handler, undo, wishes)
         except BaseException:
             cri.container_names.release(container.name, container.id)
             raise
         cri.container_names.made(container.name)
         events.tell(cri, container, events.CREATED)
+        await lifecycle.post_create(cri, container)
         return cri_pb2.CreateContainerResponse(container_id=container.id)
 
     async def _make(
-        self, container: Container, sandbox: Sandbox, image: CachedImage, handler: RuntimeHandler, undo: Undo
+        self,
+        container: Container,
+        sandbox: Sandbox,
+        image: CachedImage,
+        handler: RuntimeHandler,
+        undo: Undo,
+        wishes: lifecycle.Wishes,
     ) -> None:
         cri = self._cri
         folder = cri.container_folder(container.id)
         undo.push("folder", lambda: cri.run(files.remove, folder))
         undo.push("snapshot", lambda: cri.run(remove_snapshot, cri, container))
         folder.mkdir(mode=0o750, parents=True)
-        rootfs = await self._rootfs(container, image)
+        rootfs = await self._rootfs(container, sandbox, image)
         target_pid = self._target_pid(container)
         undo.push("record", lambda: cri.run(remove_record, cri, container.id))
-        await cri.run(self._record, container, sandbox, image, handler, rootfs, target_pid)
+        specify = partial(self._specify, container, sandbox, image, handler, rootfs, target_pid)
+        async with cri.nri.gate:
+            if cri.nri.idle:
+                # One trip to a thread is enough where nobody is asked in between.
+                await cri.run(lambda: self._record(container, sandbox, image, specify()))
+            else:
+                undo.push("NRI plugins", lambda: lifecycle.forget_container(cri, container))
+                specification = await cri.run(specify)
+                await lifecycle.create(cri, sandbox, container, specification, wishes)
+                await cri.run(self._record, container, sandbox, image, specification)
+            cri.containers.add(container.id, container)
 
-    async def _rootfs(self, container: Container, image: CachedImage) -> list[Mount]:
+    async def _rootfs(self, container: Container, sandbox: Sandbox, image: CachedImage) -> list[Mount]:
         """The container's snapshot. An image that another client fetched may not be unpacked yet: then it is now."""
         cri = self._cri
         try:
-            return await cri.run(self._prepare, container, image)
+            return await cri.run(self._prepare, container, sandbox, image)
         except NotFound:
             record = await cri.run(cri.k8s.images.get, min(image.names))
             await cri.k8s.transfer.unpack(record, container.snapshotter)
-            return await cri.run(self._prepare, container, image)
+            return await cri.run(self._prepare, container, sandbox, image)
 
-    def _prepare(self, container: Container, image: CachedImage) -> list[Mount]:
-        """Under the pod's lease, by which the snapshot is kept until the record refers to it."""
+    def _prepare(self, container: Container, sandbox: Sandbox, image: CachedImage) -> list[Mount]:
+        """Under the pod's lease, by which the snapshot is kept until the record refers to it. The mounts show the files
+        with the ids that they have in the image."""
         cri = self._cri
         leased = cri.core.namespaced(cri.k8s.namespace, container.sandbox_id)
-        return leased.snapshotter(container.snapshotter).prepare(container.id, image.chain_id)
+        user = sandbox.user_namespace
+        labels = user.labels if user is not None else None
+        rootfs = leased.snapshotter(container.snapshotter).prepare(container.id, image.chain_id, labels)
+        if user is not None and not any(map(idmapped.is_mapped, rootfs)):
+            raise FailedPrecondition(f"snapshotter {container.snapshotter!r} has no ID-mapped snapshots")
+        return [idmapped.without_mapping(mount) for mount in rootfs]
 
     def _target_pid(self, container: Container) -> int:
         """The process whose PID namespace is wanted: that of another, running container of the pod."""
@@ -102,7 +129,7 @@ class CreateContainer:
             raise FailedPrecondition(f"target container {target.id} is not running")
         return target.run.pid
 
-    def _record(
+    def _specify(
         self,
         container: Container,
         sandbox: Sandbox,
@@ -110,7 +137,7 @@ class CreateContainer:
         handler: RuntimeHandler,
         rootfs: list[Mount],
         target_pid: int,
-    ) -> None:
+    ) -> Spec:
         cri = self._cri
         context = container.config.linux.security_context
         accounts = self._accounts.get(image.id, rootfs)
@@ -127,11 +154,14 @@ class CreateContainer:
             binds=[*pod_binds(cri, sandbox, container.config), *self._volumes(container, image, rootfs)],
             target_pid=target_pid,
         )
-        cri.k8s.containers.create(
+        return spec.build(inputs)
+
+    def _record(self, container: Container, sandbox: Sandbox, image: CachedImage, specification: Spec) -> None:
+        self._cri.k8s.containers.create(
             containers.Container(
                 id=container.id,
                 runtime=sandbox.runtime,
-                spec=encode(spec.build(inputs)),
+                spec=encode(specification),
                 image=container.image_name,
                 snapshotter=container.snapshotter,
                 snapshot_key=container.id,
@@ -174,7 +204,8 @@ def pod_binds(cri: Cri, sandbox: Sandbox, config: cri_pb2.ContainerConfig) -> li
     ]
     shared = sandbox.namespace_options.ipc == cri_pb2.NODE
     shm = "/dev/shm" if shared else f"{sandbox.path}/shm"
-    return [*binds, mounts.Bind("/dev/shm", shm, ("rbind", "rprivate", "rw"))]
+    # In a user namespace a remount has to repeat the flags that the mount has.
+    return [*binds, mounts.Bind("/dev/shm", shm, ("rbind", "rprivate", "rw", "nosuid", "nodev", "noexec"))]
 
 
 def remove_snapshot(cri: Cri, container: Container) -> None:

@@ -11,17 +11,23 @@ from moorage_api.errors import FailedPrecondition, InvalidArgument, Unimplemente
 from moorage_api.linux.mount import MountInfo, mountinfo
 from moorage_api.oci.spec import Spec
 from moorage_api.wire import cri_pb2
+from moorage_cri.sandbox import userns
+from moorage_cri.sandbox.userns import UserNamespace
 
 _PATH_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A bind mount that the plugin itself adds; the caller's own mount at the same place comes before it."""
+    """A bind mount that the plugin itself adds; the caller's own mount at the same place comes before it.
+
+    A `mapped` one has files with the ids of the container, which its user namespace, if it has one, must map.
+    """
 
     destination: str
     source: str
     options: tuple[str, ...]
+    mapped: bool = False
 
 
 def check(mounts: Iterable[cri_pb2.Mount]) -> None:
@@ -36,8 +42,13 @@ def check(mounts: Iterable[cri_pb2.Mount]) -> None:
             raise Unimplemented(f"mount {mount.container_path}: image volumes are not supported")
         if not mount.host_path.startswith("/"):
             raise InvalidArgument(f"mount {mount.container_path}: host_path {mount.host_path!r} is not absolute")
-        if mount.uidMappings or mount.gidMappings:
-            raise Unimplemented(f"mount {mount.container_path}: ID-mapped mounts are not supported")
+        for mapping in (mount.uidMappings, mount.gidMappings):
+            if mapping:
+                userns.mapping_of(mapping)
+        if bool(mount.uidMappings) != bool(mount.gidMappings):
+            raise InvalidArgument(
+                f"mount {mount.container_path}: it needs mappings of user and of group ids, or neither"
+            )
         _check_recursive(mount)
 
 
@@ -50,7 +61,7 @@ def _check_recursive(mount: cri_pb2.Mount) -> None:
         raise InvalidArgument(f"mount {mount.container_path}: recursive_read_only needs private propagation")
 
 
-def apply(spec: Spec, mounts: Sequence[cri_pb2.Mount], own: Sequence[Bind]) -> None:
+def apply(spec: Spec, mounts: Sequence[cri_pb2.Mount], own: Sequence[Bind], user: UserNamespace | None = None) -> None:
     """Add the caller's mounts and the plugin's `own` to the defaults, of which they replace those at the same place.
 
     A host path that is missing is made, as a folder. `FailedPrecondition` where a mount is to propagate and the
@@ -60,6 +71,7 @@ def apply(spec: Spec, mounts: Sequence[cri_pb2.Mount], own: Sequence[Bind]) -> N
     added = [_bind(mount, spec) for mount in mounts]
     added += [
         {"destination": bind.destination, "type": "bind", "source": bind.source, "options": list(bind.options)}
+        | (_mapped(user) if bind.mapped and user is not None else {})
         for bind in own
         if bind.destination not in destinations
     ]
@@ -67,6 +79,10 @@ def apply(spec: Spec, mounts: Sequence[cri_pb2.Mount], own: Sequence[Bind]) -> N
     added.sort(key=lambda mount: os.path.normpath(mount["destination"]).count("/"))
     taken = destinations | {bind.destination for bind in own}
     spec["mounts"] = [mount for mount in spec["mounts"] if not _hidden(mount["destination"], taken)] + added
+
+
+def _mapped(user: UserNamespace) -> dict[str, Any]:
+    return {"uidMappings": userns.oci_mapping(user.uids), "gidMappings": userns.oci_mapping(user.gids)}
 
 
 def _hidden(destination: str, taken: set[str]) -> bool:
@@ -84,28 +100,41 @@ def _bind(mount: cri_pb2.Mount, spec: Spec) -> dict[str, Any]:
         options.append("rro" if mount.recursive_read_only else "ro")
     else:
         options.append("rw")
-    return {
+    made: dict[str, Any] = {
         "destination": mount.container_path,
         "type": "bind",
         "source": source,
         "options": options + list(mount.mount_options),
     }
+    if mount.uidMappings:
+        uids, gids = userns.mapping_of(mount.uidMappings), userns.mapping_of(mount.gidMappings)
+        made |= _mapped(UserNamespace(uids, gids))
+    return made
 
 
 def _propagation(mount: cri_pb2.Mount, source: str, spec: Spec) -> str:
     if mount.propagation == cri_pb2.PROPAGATION_PRIVATE:
         return "rprivate"
+    mode = "rshared" if mount.propagation == cri_pb2.PROPAGATION_BIDIRECTIONAL else "rslave"
+    propagate(spec, mount.container_path, source, mode)
+    return mode
+
+
+def propagate(spec: Spec, destination: str, source: str, mode: str) -> None:
+    """Have the root file system let mounts through, so that a mount of `source` may be `rshared` or `rslave`.
+
+    `FailedPrecondition` where the mount that `source` lies on does not propagate so.
+    """
     optional = _mount_of(source).optional
     shared = any(word.startswith("shared:") for word in optional)
-    if mount.propagation == cri_pb2.PROPAGATION_BIDIRECTIONAL:
+    if mode == "rshared":
         if not shared:
-            raise FailedPrecondition(f"mount {mount.container_path}: {source} does not lie on a shared mount")
-        spec["linux"]["rootfsPropagation"] = "rshared"
-        return "rshared"
+            raise FailedPrecondition(f"mount {destination}: {source} does not lie on a shared mount")
+        spec["linux"]["rootfsPropagation"] = mode
+        return
     if not shared and not any(word.startswith("master:") for word in optional):
-        raise FailedPrecondition(f"mount {mount.container_path}: {source} lies on neither a shared nor a slave mount")
-    spec["linux"].setdefault("rootfsPropagation", "rslave")
-    return "rslave"
+        raise FailedPrecondition(f"mount {destination}: {source} lies on neither a shared nor a slave mount")
+    spec["linux"].setdefault("rootfsPropagation", mode)
 
 
 def _mount_of(path: str) -> MountInfo:

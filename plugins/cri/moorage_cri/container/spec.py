@@ -18,6 +18,7 @@ from moorage_cri.config import Config, RuntimeHandler
 from moorage_cri.container import mounts, resources, security
 from moorage_cri.container.host import Host
 from moorage_cri.model import Container, Sandbox
+from moorage_cri.sandbox import userns
 from moorage_cri.sandbox.spec import require_pid_namespace
 
 _SLICE = ".slice"
@@ -55,7 +56,7 @@ def build(inputs: Inputs) -> Spec:
     spec["process"].pop("rlimits")
     _process(spec, inputs)
     _cgroups(spec, inputs)
-    mounts.apply(spec, config.mounts, inputs.binds)
+    mounts.apply(spec, config.mounts, inputs.binds, inputs.sandbox.user_namespace)
     context = config.linux.security_context
     _check_privilege(context, inputs.sandbox)
     security.apply(spec, context, inputs.host, inputs.config.unset_seccomp_profile)
@@ -144,10 +145,17 @@ def _devices(spec: Spec, inputs: Inputs) -> None:
 
 
 def _namespaces(spec: Spec, inputs: Inputs) -> None:
-    """Network, UTS and IPC are the pod's; the PID namespace is as the container says."""
+    """User, network, UTS and IPC are the pod's; the PID namespace is as the container says."""
     sandbox, options = inputs.sandbox, inputs.container.config.linux.security_context.namespace_options
     pinned = f"{sandbox.path}/ns"
+    user = sandbox.user_namespace
+    if user is not None:
+        spec["linux"] |= {"uidMappings": userns.oci_mapping(user.uids), "gidMappings": userns.oci_mapping(user.gids)}
+        if sandbox.host_network:
+            # sysfs can only be mounted by who owns the network.
+            oci.add_mount(spec, "/sys", "/sys", options=("rbind", "rslave", "nosuid", "noexec", "nodev", "rro"))
     for kind, path in (
+        ("user", f"{pinned}/user" if user is not None else ""),
         ("network", sandbox.netns),
         ("uts", f"{pinned}/uts" if sandbox.netns else ""),
         ("ipc", f"{pinned}/ipc" if sandbox.namespace_options.ipc != cri_pb2.NODE else ""),

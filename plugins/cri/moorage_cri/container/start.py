@@ -12,12 +12,16 @@ from urllib.parse import quote
 from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
 from moorage_api.rpc import Call
 from moorage_api.runtime import Stdio
-from moorage_api.wire import cri_pb2
+from moorage_api.types import TypedValue
+from moorage_api.wire import cri_pb2, runc_options_pb2
 from moorage_cri import events
+from moorage_cri.config import RUNC_OPTIONS
 from moorage_cri.container import journal
+from moorage_cri.container.ending import ended
 from moorage_cri.context import Cri
 from moorage_cri.deadlines import deadline
 from moorage_cri.model import START_ERROR, START_ERROR_EXIT_CODE, Container
+from moorage_cri.nri import lifecycle
 from moorage_cri.undo import Undo
 
 logger = logging.getLogger(__name__)
@@ -36,7 +40,7 @@ class StartContainer:
     ) -> cri_pb2.StartContainerResponse:
         cri = self._cri
         container = cri.containers.get(request.container_id)
-        async with container.lock:
+        async with container.lock, cri.nri.gate:
             self._check(container)
             try:
                 async with (
@@ -50,6 +54,7 @@ class StartContainer:
             if container.running:
                 # A small write that is not synced: a thread would cost more than it saves.
                 journal.save(cri.container_folder(container.id), container.run)
+            await lifecycle.post_start(cri, container)
         return cri_pb2.StartContainerResponse()
 
     def _check(self, container: Container) -> None:
@@ -66,7 +71,8 @@ class StartContainer:
         cri, tasks = self._cri, self._cri.k8s.tasks
         stdio = await cri.run(_stdio, cri, container)
         undo.push("task", lambda: discard_task(cri, container.id))
-        await tasks.create(container.id, stdio=stdio)
+        process = await tasks.create(container.id, stdio=stdio, options=_options(cri, container))
+        await lifecycle.start(cri, container, process.pid)
         started_at = time.time_ns()
         pid = await tasks.start(container.id)
         early = container.run.started_at != 0
@@ -86,7 +92,7 @@ class StartContainer:
         run.message = str(error) or "the start was cancelled"
         run.finished_at = time.time_ns()
         container.stopped.set()
-        events.tell(self._cri, container, events.STOPPED)
+        ended(self._cri, container)
         await self._cri.run(journal.save, self._cri.container_folder(container.id), run, sync=True)
 
 
@@ -101,6 +107,20 @@ async def discard_task(cri: Cri, id: str) -> None:
         logger.debug("task %s could not be killed: %s", id, error)
     with suppress(NotFound):
         await tasks.delete(id)
+
+
+def _options(cri: Cri, container: Container) -> TypedValue | None:
+    """In a user namespace the pipes of a container belong to its user there, or it could not open its own /dev/stdout
+    again. Otherwise the options are those of the record."""
+    sandbox = cri.sandboxes.get(container.sandbox_id)
+    user = sandbox.user_namespace
+    if user is None:
+        return None
+    kept = sandbox.runtime.options
+    options = runc_options_pb2.Options.FromString(kept.value if kept is not None else b"")
+    options.io_uid = user.uids.to_host(container.user.uid)
+    options.io_gid = user.gids.to_host(container.user.gid)
+    return TypedValue(RUNC_OPTIONS, options.SerializeToString())
 
 
 def _stdio(cri: Cri, container: Container) -> Stdio:

@@ -29,7 +29,8 @@ def declared(volumes: Iterable[str], mounts: Iterable[cri_pb2.Mount]) -> list[st
 
 
 def make(destinations: list[str], folder: Path, rootfs: list[Mount]) -> list[Bind]:
-    """Make a volume below `folder` for each destination, with its contents in the root file system `rootfs`.
+    """Make a volume below `folder` for each destination, with its contents in the root file system `rootfs`, and with
+    the ids that they have in the image.
 
     This does I/O. Links in the image are followed within it alone. `InvalidArgument` for more than 64 nested folders.
     """
@@ -39,7 +40,7 @@ def make(destinations: list[str], folder: Path, rootfs: list[Mount]) -> list[Bin
             volume = folder / secrets.token_hex(16)
             volume.mkdir(mode=_ROOT_MODE, parents=True)
             _fill(root, destination, volume)
-            binds.append(Bind(destination, str(volume), ("rbind", "rprivate", "rw")))
+            binds.append(Bind(destination, str(volume), ("rbind", "rprivate", "rw"), mapped=True))
     return binds
 
 

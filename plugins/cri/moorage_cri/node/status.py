@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 
 import msgspec
 
@@ -11,11 +10,10 @@ from moorage_api.errors import Unavailable
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri.context import Cri
+from moorage_cri.node import features
 
 _KUBE_API_VERSION = "0.1.0"
 _RUNTIME_NAME = "moorage"
-# mount_setattr(2), which a recursive read-only mount takes.
-_RECURSIVE_READ_ONLY_KERNEL = (5, 12)
 
 
 class Status:
@@ -68,10 +66,12 @@ class Status:
         return cri_pb2.RuntimeCondition(type="NetworkReady", status=True)
 
     def _handler(self, name: str) -> cri_pb2.RuntimeHandler:
-        major, minor, *_ = platform.release().split(".")
-        recursive = (int(major), int(minor.partition("-")[0])) >= _RECURSIVE_READ_ONLY_KERNEL
-        features = cri_pb2.RuntimeHandlerFeatures(recursive_read_only_mounts=recursive, user_namespaces=False)
-        return cri_pb2.RuntimeHandler(name=name, features=features)
+        handler = self._cri.config.handler(name)
+        found = cri_pb2.RuntimeHandlerFeatures(
+            recursive_read_only_mounts=features.recursive_read_only(handler),
+            user_namespaces=not features.user_namespace_problem(handler),
+        )
+        return cri_pb2.RuntimeHandler(name=name, features=found)
 
     def _info(self, problem: str) -> dict[str, str]:
         config = json.dumps(msgspec.to_builtins(self._cri.config))

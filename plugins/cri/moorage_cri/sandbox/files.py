@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moorage_api.errors import InvalidArgument
 from moorage_api.wire import cri_pb2
+from moorage_cri.sandbox.userns import UserNamespace
 
 HOSTNAME = "hostname"
 HOSTS = "hosts"
@@ -39,13 +40,17 @@ def resolv_conf(dns: cri_pb2.DNSConfig) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def write(folder: Path, config: cri_pb2.PodSandboxConfig) -> None:
-    """Write a pod's files into its folder. What the pod does not say is taken from the host."""
+def write(folder: Path, config: cri_pb2.PodSandboxConfig, user_namespace: UserNamespace | None = None) -> None:
+    """Write a pod's files into its folder. What the pod does not say is taken from the host. They belong to the pod's
+    root, who may be nobody on the host."""
     hostname = config.hostname or os.uname().nodename
     _put(folder / HOSTNAME, f"{hostname}\n")
     _put(folder / HOSTS, _host_file("/etc/hosts") or "127.0.0.1\tlocalhost\n::1\tlocalhost\n")
     own = resolv_conf(config.dns_config)
     _put(folder / RESOLV_CONF, own or _host_file("/etc/resolv.conf"))
+    if user_namespace is not None:
+        for name in (HOSTNAME, HOSTS, RESOLV_CONF):
+            os.chown(folder / name, *user_namespace.root)
 
 
 def mark_made(folder: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from moorage_api import sandboxes
 from moorage_api.cni.call import Attachment
-from moorage_api.errors import NotFound
+from moorage_api.errors import FailedPrecondition, NotFound
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri import events, labels, names
@@ -20,6 +20,8 @@ from moorage_cri.context import Cri
 from moorage_cri.deadlines import deadline
 from moorage_cri.metadata import encode_sandbox
 from moorage_cri.model import Sandbox
+from moorage_cri.node import features
+from moorage_cri.nri import lifecycle
 from moorage_cri.sandbox import files, spec, teardown
 from moorage_cri.undo import Undo
 
@@ -35,14 +37,22 @@ class RunPodSandbox:
         spec.check(request.config)
         handler = cri.config.handler(request.runtime_handler)
         sandbox = _sandbox(request, handler)
+        if sandbox.user_namespace is not None:
+            problem = features.user_namespace_problem(handler)
+            if problem:
+                raise FailedPrecondition(f"this pod cannot have a user namespace: {problem}")
         cri.sandbox_names.reserve(sandbox.name, sandbox.id)
         try:
             async with Undo(f"pod {sandbox.id}") as undo, deadline(call, cri.config.timeout, "making the pod"):
                 await self._make(sandbox, handler, undo)
+                async with cri.nri.gate:
+                    undo.push("NRI plugins", lambda: lifecycle.forget_pod(cri, sandbox))
+                    await lifecycle.run_pod(cri, sandbox)
+                    files.mark_made(cri.sandbox_folder(sandbox.id))
+                    cri.sandboxes.add(sandbox.id, sandbox)
         except BaseException:
             cri.sandbox_names.release(sandbox.name, sandbox.id)
             raise
-        cri.sandboxes.add(sandbox.id, sandbox)
         cri.sandbox_names.made(sandbox.name)
         events.tell_pod(cri, sandbox, events.CREATED)
         events.tell_pod(cri, sandbox, events.STARTED)
@@ -56,15 +66,20 @@ class RunPodSandbox:
         undo.push("record", lambda: cri.run(forget, cri, sandbox.id))
         # The folder comes first and is marked last: by it an interrupted pod is known after a crash.
         folder.mkdir(mode=0o750, parents=True)
-        if not sandbox.host_network:
-            undo.push("network namespace", lambda: teardown.end_namespace(cri, sandbox.id))
-            sandbox.netns = await cri.namespaces.make(sandbox.id, spec.network_sysctls(sandbox, cri.config))
-        await together(
-            self._attach(sandbox, attachment, undo),
-            self._start(sandbox, spec.sandbox_spec(sandbox, handler), undo),
-            cri.run(_keep, cri, sandbox),
-        )
-        files.mark_made(folder)
+        specification = spec.sandbox_spec(sandbox, handler, cri.config)
+        if sandbox.user_namespace is not None:
+            await together(self._start(sandbox, specification, undo), cri.run(_keep, cri, sandbox))
+            sandbox.netns = cri.netns_path(sandbox)
+            await self._attach(sandbox, attachment, undo)
+        else:
+            if not sandbox.host_network:
+                undo.push("network namespace", lambda: teardown.end_namespace(cri, sandbox.id))
+                sandbox.netns = await cri.namespaces.make(sandbox.id, spec.network_sysctls(sandbox, cri.config))
+            await together(
+                self._attach(sandbox, attachment, undo),
+                self._start(sandbox, replace(specification, netns=sandbox.netns), undo),
+                cri.run(_keep, cri, sandbox),
+            )
 
     async def _attach(self, sandbox: Sandbox, attachment: Attachment, undo: Undo) -> None:
         if sandbox.netns:
@@ -100,7 +115,7 @@ def _sandbox(request: cri_pb2.RunPodSandboxRequest, handler: RuntimeHandler) -> 
 
 def _keep(cri: Cri, sandbox: Sandbox) -> None:
     """The files, the lease, the record: what comes later refers to what came before."""
-    files.write(cri.sandbox_folder(sandbox.id), sandbox.config)
+    files.write(cri.sandbox_folder(sandbox.id), sandbox.config, sandbox.user_namespace)
     cri.k8s.leases.create(sandbox.id, {labels.KIND: labels.KIND_SANDBOX})
     cri.k8s.sandboxes.create(
         sandboxes.Sandbox(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from moorage_api.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from moorage_api.errors import FailedPrecondition, InvalidArgument
 from moorage_api.sandboxes import SandboxSpec
 from moorage_api.wire import cri_pb2
 from moorage_cri import labels
 from moorage_cri.config import Config, RuntimeHandler
 from moorage_cri.model import Sandbox
+from moorage_cri.sandbox import userns
 from moorage_cri.sandbox.files import check_hostname, resolv_conf
 
 _SYSCTL = re.compile(r"[a-zA-Z0-9_-]+(?:[./][a-zA-Z0-9_:-]+)+")
@@ -56,17 +57,21 @@ def check_map(values: Mapping[str, str], what: str) -> None:
         raise InvalidArgument(f"the {what} have {size} bytes: at most {_LABEL_BYTES_MAX}")
 
 
-def sandbox_spec(sandbox: Sandbox, handler: RuntimeHandler) -> SandboxSpec:
-    """The specification of a checked pod."""
-    options = sandbox.namespace_options
+def sandbox_spec(sandbox: Sandbox, handler: RuntimeHandler, config: Config) -> SandboxSpec:
+    """The specification of a checked pod, without its network namespace where the plugin makes that."""
+    options, user = sandbox.namespace_options, sandbox.user_namespace
     pod = sandbox.config
+    sysctls = {_dotted(name): value for name, value in pod.linux.sysctls.items() if not is_network_sysctl(name)}
+    if user is not None and not sandbox.host_network:
+        sysctls |= {_dotted(name): value for name, value in network_sysctls(sandbox, config).items()}
     return SandboxSpec(
         id=sandbox.id,
         runtime=sandbox.runtime,
         hostname="" if sandbox.host_network else pod.hostname,
         namespaces=namespaces(options),
-        netns=sandbox.netns,
-        sysctls={name: value for name, value in sandbox.config.linux.sysctls.items() if not is_network_sysctl(name)},
+        sysctls=sysctls,
+        uids=user.uids if user is not None else None,
+        gids=user.gids if user is not None else None,
         annotations=labels.oci_annotations(sandbox.id, pod)
         | labels.passed_on(pod.annotations, handler.pod_annotations)
         | _resources(pod.linux.resources),
@@ -78,7 +83,8 @@ def network_sysctls(sandbox: Sandbox, config: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     if config.enable_unprivileged_ports:
         found["net.ipv4.ip_unprivileged_port_start"] = "0"
-    if config.enable_unprivileged_icmp:
+    # The range is of the host's ids: a user namespace that lacks some of them cannot set it.
+    if config.enable_unprivileged_icmp and sandbox.user_namespace is None:
         found["net.ipv4.ping_group_range"] = "0 2147483647"
     return found | {name: value for name, value in sandbox.config.linux.sysctls.items() if is_network_sysctl(name)}
 
@@ -89,8 +95,11 @@ def is_network_sysctl(name: str) -> bool:
 
 
 def namespaces(options: cri_pb2.NamespaceOption) -> tuple[str, ...]:
-    """What the shim makes. The network is made by the plugin; a pod in the host's keeps the host's name, too."""
+    """What the shim makes. The network is made by the plugin, unless a user namespace has to own it; a pod in the host's
+    keeps the host's name, too."""
     found: list[str] = []
+    if userns.of_pod(options) is not None:
+        found += ["user", "network"] if options.network != cri_pb2.NODE else ["user"]
     if options.network != cri_pb2.NODE:
         found.append("uts")
     if options.ipc != cri_pb2.NODE:
@@ -107,8 +116,7 @@ def require_pid_namespace(sandbox: Sandbox) -> None:
 
 
 def _check_namespaces(options: cri_pb2.NamespaceOption) -> None:
-    if options.HasField("userns_options") and options.userns_options.mode != cri_pb2.NODE:
-        raise Unimplemented("user namespaces are not supported by this runtime handler")
+    userns.of_pod(options)
     for name in ("network", "pid", "ipc"):
         if getattr(options, name) == cri_pb2.TARGET:
             raise InvalidArgument(f"namespace mode TARGET is for containers, not for a pod's {name}")
@@ -118,7 +126,7 @@ def _check_sysctl(name: str, options: cri_pb2.NamespaceOption) -> None:
     """Only what lies in a namespace of the pod's own may be set: anything else would be the host's."""
     if _SYSCTL.fullmatch(name) is None:
         raise InvalidArgument(f"invalid sysctl {name[:80]!r}")
-    dotted = name.replace("/", ".") if "." not in name.partition("/")[0] else name
+    dotted = _dotted(name)
     if dotted.startswith("net."):
         if options.network == cri_pb2.NODE:
             raise InvalidArgument(f"sysctl {name!r} is not allowed in the host's network")
@@ -129,6 +137,11 @@ def _check_sysctl(name: str, options: cri_pb2.NamespaceOption) -> None:
         return
     else:
         raise InvalidArgument(f"sysctl {name!r} does not belong to a namespace: it would change the host")
+
+
+def _dotted(name: str) -> str:
+    """A sysctl may be written with slashes, and then have dots within its parts (`net/ipv4/conf/eth0.1/…`)."""
+    return name.replace("/", ".") if "." not in name.partition("/")[0] else name
 
 
 def _resources(resources: cri_pb2.LinuxContainerResources) -> dict[str, str]:

@@ -11,8 +11,10 @@ from moorage_api.wire import cri_pb2
 from moorage_cri import events
 from moorage_cri.concurrency import together
 from moorage_cri.container import removal, stopping
+from moorage_cri.container.ending import ended
 from moorage_cri.context import Cri
 from moorage_cri.model import Container, Sandbox
+from moorage_cri.nri import lifecycle
 from moorage_cri.sandbox import files, teardown
 from moorage_cri.sandbox.run import forget
 
@@ -59,10 +61,16 @@ class StopPodSandbox:
         cri = self._cri
         was_ready = cri.is_ready(sandbox)
         containers = cri.containers_of(sandbox.id)
-        await together(
-            teardown.end_network(cri, sandbox.id),
-            *(self._kill(container) for container in containers),
-        )
+        if cri.nri.ledger.live(sandbox.id):
+            # NRI's plugins are told when all has ended, and find the pod's network still there.
+            await together(*(self._kill(container) for container in containers))
+            await lifecycle.stop_pod(cri, sandbox)
+            await teardown.end_network(cri, sandbox.id)
+        else:
+            await together(
+                teardown.end_network(cri, sandbox.id),
+                *(self._kill(container) for container in containers),
+            )
         await cri.k8s.sandbox_controller.stop(sandbox.id, teardown.SHIM_SECONDS)
         # After the processes in it, and after DEL, which looks into it.
         await teardown.end_namespace(cri, sandbox.id)
@@ -75,6 +83,8 @@ class StopPodSandbox:
         try:
             async with asyncio.timeout(_KILL_SECONDS):
                 await stopping.stop(self._cri, container, 0)
+                if container.run.finished_at:
+                    await lifecycle.stop_container(self._cri, container)
         except (MoorageError, TimeoutError) as error:
             logger.warning("container %s could not be killed by itself: %r", container.id, error)
 
@@ -90,7 +100,9 @@ class StopPodSandbox:
         await teardown.end_namespace(cri, sandbox.id)
         await cri.run(forget, cri, sandbox.id)
         await cri.run(files.remove, cri.sandbox_folder(sandbox.id))
-        cri.sandboxes.discard(sandbox.id)
+        async with cri.nri.gate:
+            await lifecycle.remove_pod(cri, sandbox)
+            cri.sandboxes.discard(sandbox.id)
         cri.sandbox_names.release(sandbox.name, sandbox.id)
         events.tell_pod(cri, sandbox, events.DELETED)
 
@@ -104,4 +116,4 @@ async def _settle(cri: Cri, container: Container) -> None:
             await container.stopped.wait()
     except TimeoutError:
         stopping.lost(container)
-        events.tell(cri, container, events.STOPPED)
+        ended(cri, container)

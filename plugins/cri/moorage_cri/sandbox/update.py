@@ -11,6 +11,7 @@ from moorage_cri import labels
 from moorage_cri.container import resources
 from moorage_cri.context import Cri
 from moorage_cri.metadata import encode_sandbox
+from moorage_cri.nri import lifecycle
 
 
 class UpdatePodSandboxResources:
@@ -28,9 +29,10 @@ class UpdatePodSandboxResources:
         sandbox = cri.sandboxes.get(request.pod_sandbox_id)
         resources.check(request.overhead)
         resources.check(request.resources)
-        async with sandbox.lock:
+        async with sandbox.lock, cri.nri.gate:
             if not cri.is_ready(sandbox):
                 raise FailedPrecondition(f"pod {sandbox.id} is not ready")
+            await lifecycle.update_pod(cri, sandbox, request)
             config = cri_pb2.PodSandboxConfig()
             config.CopyFrom(sandbox.config)
             if request.HasField("overhead"):
@@ -42,4 +44,5 @@ class UpdatePodSandboxResources:
             changed = replace(record, extensions={labels.SANDBOX_METADATA: extension})
             await cri.run(cri.k8s.sandboxes.update, changed, ["extensions"])
             sandbox.config = config
+            await lifecycle.post_update_pod(cri, sandbox)
         return cri_pb2.UpdatePodSandboxResourcesResponse()
