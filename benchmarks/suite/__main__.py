@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from suite import native, pods, pull, snapshotters
+from suite import cri, native, pods, pull, snapshotters
 from suite.report import Report
 
 BENCHMARKS: dict[str, Callable[[], Report]] = {
     "pods": pods.run,
+    "cri": cri.run,
     "native": native.run,
     "pull": pull.run,
     "snapshotters": snapshotters.run,

@@ -88,7 +88,7 @@ def _sides(stack: ExitStack) -> Iterator[Side]:
     registry = stack.enter_context(Registry(folder))
     push(registry.address, "library/busybox", "latest")
     image = f"{registry.address}/library/busybox:latest"
-    for name, daemon in (("Moorage", Daemon()), ("containerd", Peer(runtime=RUNTIME))):
+    for name, daemon in (("Moorage", Daemon(log_level="info")), ("containerd", Peer(runtime=RUNTIME))):
         running = stack.enter_context(daemon)
         pull = ["ctr", "-n", "bench", "images", "pull", "--plain-http", image]
         subprocess.run(pull, env=running.environment, check=True, stdout=subprocess.DEVNULL)

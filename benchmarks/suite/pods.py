@@ -55,7 +55,7 @@ class Side:
 def _sides(stack: ExitStack) -> Iterator[Side]:
     registry = stack.enter_context(Registry(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
     push(registry.address, "pause", "3.9", ImageSpec(config={"Entrypoint": ["/bin/sleep", "1000000"]}))
-    for name, daemon in (("Moorage", Daemon()), ("containerd", Peer(f"{registry.address}/pause:3.9"))):
+    for name, daemon in (("Moorage", Daemon(log_level="info")), ("containerd", Peer(f"{registry.address}/pause:3.9"))):
         running = stack.enter_context(daemon)
         client = stack.enter_context(CriClient(running.address))
         client.wait_ready()

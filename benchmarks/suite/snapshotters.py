@@ -97,7 +97,7 @@ def run() -> Report:
         "answered, and the record with it; containerd leaves the files to the kernel.",
     )
     with ExitStack() as stack:
-        daemons: list[Daemon | Peer] = [stack.enter_context(Daemon()), stack.enter_context(Peer())]
+        daemons: list[Daemon | Peer] = [stack.enter_context(Daemon(log_level="info")), stack.enter_context(Peer())]
         for name in SNAPSHOTTERS:
             width = WIDTH if name == "overlayfs" else WIDTH // 10
             sides = []

@@ -34,7 +34,8 @@ class Daemon(Clients):
     loopback addresses are plain HTTP by default, so that they need no configuration.
     """
 
-    def __init__(self, config: str = "", folder: Path | None = None) -> None:
+    def __init__(self, config: str = "", folder: Path | None = None, log_level: str = "trace") -> None:
+        self.log_level = log_level
         self.folder = folder or Path(tempfile.mkdtemp(prefix="moorage-"))
         self.id = new_id()
         self.tag = f"MOORAGE_TEST_ID={self.id}"
@@ -82,7 +83,7 @@ subnets = "{self.network.pool}"
     def command(self) -> list[str]:
         """How it is started."""
         flags = ["--config", self.config_file, "--address", self.address, "--root", self.root, "--state", self.state]
-        return [str(BIN / "mooraged"), *map(str, flags), "--log-level", "trace"]
+        return [str(BIN / "mooraged"), *map(str, flags), "--log-level", self.log_level]
 
     def start(self) -> Self:
         """Start it, and return when it says that it is ready."""
