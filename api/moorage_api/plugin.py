@@ -58,6 +58,7 @@ class PluginType(StrEnum):
     SERVICE = "io.containerd.service.v1"
     GRPC = "io.containerd.grpc.v1"
     TTRPC = "io.containerd.ttrpc.v1"
+    NRI = "io.containerd.nri.v1"
 
 
 @runtime_checkable

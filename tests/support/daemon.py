@@ -43,6 +43,7 @@ class Daemon(Clients):
         self.root = self.folder / "root"
         self.state = self.folder / "state"
         self.address = str(self.folder / "moorage.sock")
+        self.nri_socket = str(self.folder / "nri.sock")
         self.config_file = self.folder / "config.toml"
         self.log_file = self.folder / "mooraged.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -64,6 +65,11 @@ conf_dir = "{self.network.conf_dir}"
 bin_dirs = ["{CNI_BIN}"]
 bridge = "mr-{self.id}n"
 subnets = "{self.network.pool}"
+
+[plugins."io.containerd.nri.v1.nri"]
+socket_path = "{self.nri_socket}"
+plugin_path = "{self.folder}/nri-plugins"
+plugin_config_path = "{self.folder}/nri-conf"
 
 """
 

@@ -10,6 +10,7 @@ from moorage_api.runtime import Status
 from moorage_api.wire import events_types_pb2 as events
 from moorage_cri import events as feed
 from moorage_cri.container import journal, stopping
+from moorage_cri.container.ending import ended
 from moorage_cri.context import NAMESPACE, Cri
 from moorage_cri.model import OOM_KILLED, Container
 
@@ -77,12 +78,12 @@ class Exits:
         container.stopped.set()
         if early:
             feed.tell(self._cri, container, feed.STARTED)
-        feed.tell(self._cri, container, feed.STOPPED)
+        ended(self._cri, container)
         self._record(container)
 
     def _lost(self, container: Container) -> None:
         stopping.lost(container)
-        feed.tell(self._cri, container, feed.STOPPED)
+        ended(self._cri, container)
         self._record(container)
 
     def _record(self, container: Container) -> None:

@@ -8,6 +8,7 @@ from moorage_cri.container.create import remove_record, remove_snapshot
 from moorage_cri.container.start import discard_task
 from moorage_cri.context import Cri
 from moorage_cri.model import Container
+from moorage_cri.nri import lifecycle
 from moorage_cri.sandbox import files
 
 
@@ -19,6 +20,8 @@ async def remove(cri: Cri, container: Container) -> None:
         container.removing = True
         try:
             await stopping.stop(cri, container, 0)
+            await lifecycle.stop_container(cri, container)
+            await lifecycle.remove_container(cri, container)
             await discard_task(cri, container.id)
             await cri.run(_remove, cri, container)
         except BaseException:

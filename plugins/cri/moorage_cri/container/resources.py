@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from moorage_api.errors import InvalidArgument
@@ -70,6 +71,12 @@ def merge(into: cri_pb2.LinuxContainerResources, wanted: cri_pb2.LinuxContainerR
             sizes[limit.page_size].limit = limit.limit
         else:
             into.hugepage_limits.add().CopyFrom(limit)
+
+
+def merge_oci(into: dict[str, Any], found: Mapping[str, Any]) -> None:
+    """Set members of an OCI `resources` object; those of its objects are set one by one."""
+    for name, value in found.items():
+        into[name] = {**(into.get(name) or {}), **value} if isinstance(value, Mapping) else value
 
 
 def oom_score_adj(wanted: int, host: Host) -> int:

@@ -8,6 +8,7 @@ from moorage_api.wire import cri_pb2
 from moorage_cri.container import removal, stopping
 from moorage_cri.context import Cri
 from moorage_cri.model import Container
+from moorage_cri.nri import lifecycle
 
 
 class StopContainer:
@@ -22,6 +23,8 @@ class StopContainer:
         container = self._find(request.container_id)
         if container is not None:
             await stopping.stop(self._cri, container, float(request.timeout))
+            if container.run.finished_at:
+                await lifecycle.stop_container(self._cri, container)
         return cri_pb2.StopContainerResponse()
 
     async def RemoveContainer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from moorage_cri.container.host import host
 from moorage_cri.context import Cri
 from moorage_cri.metadata import encode_container
 from moorage_cri.model import Container
+from moorage_cri.nri import lifecycle
 
 
 class UpdateContainerResources:
@@ -32,13 +34,18 @@ class UpdateContainerResources:
         if not request.HasField("linux"):
             raise InvalidArgument("there are no Linux resources to update")
         resources.check(request.linux)
-        async with container.lock:
-            await update(self._cri, container, request.linux)
+        async with lifecycle.Wishes(self._cri) as wishes, container.lock, self._cri.nri.gate:
+            wanted, extra = await lifecycle.update_container(self._cri, container, request.linux, wishes)
+            await update(self._cri, container, wanted, extra)
+            await lifecycle.post_update_container(self._cri, container)
         return cri_pb2.UpdateContainerResourcesResponse()
 
 
-async def update(cri: Cri, container: Container, wanted: cri_pb2.LinuxContainerResources) -> None:
-    """Change a container's limits in its control group, its record and the memory, in this order. Its lock is held."""
+async def update(
+    cri: Cri, container: Container, wanted: cri_pb2.LinuxContainerResources, extra: Mapping[str, Any]
+) -> None:
+    """Change a container's limits in its control group, its record and the memory, in this order. `extra` are members of
+    an OCI `resources` object beyond what the CRI knows. Its lock is held."""
     if container.removing or container.id not in cri.containers:
         raise NotFound(f"container {container.id} is being removed")
     if container.state == cri_pb2.CONTAINER_EXITED:
@@ -47,10 +54,12 @@ async def update(cri: Cri, container: Container, wanted: cri_pb2.LinuxContainerR
     config.CopyFrom(container.config)
     resources.merge(config.linux.resources, wanted)
     found = resources.oci_resources(config.linux.resources, host())
+    resources.merge_oci(found, extra)
     record = await cri.run(cri.k8s.containers.get, container.id)
     before = decode(record.spec)
     after: dict[str, Any] = {**before, "linux": {**before["linux"]}}
-    after["linux"]["resources"] = before["linux"].get("resources", {}) | found
+    after["linux"]["resources"] = dict(before["linux"].get("resources") or {})
+    resources.merge_oci(after["linux"]["resources"], found)
     if container.running:
         await cri.k8s.tasks.update(container.id, _limits(found))
     changed = replace(
