@@ -10,6 +10,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -63,6 +64,17 @@ The crash rule forks a child that opens the snapshotter and makes one call, and 
 that changes something, then in another child at its second, and so on until the call gets through (ptrace; it is skipped where
 that is not permitted). After each kill the snapshotter is opened again: all must be as before the call or as after it, nothing may
 be left on disk that belongs to neither, and the call must be possible again.
+"""
+NATIVE_API = """# The native API
+
+The daemon speaks containerd's API on its socket, so that its clients, shims and proxy plugins work unchanged. This page names,
+for every method, a client that calls it and a test in which it does, from what the daemons logged while the tests ran: a run of
+the tests fails when a test that is named here passes without its method having been called.
+
+What shims offer to the daemon (`containerd.task.v2` and `v3`, `containerd.runtime.sandbox.v1`) is shown by the tests of shims
+both ways: another's shim below Moorage, and Moorage's below another containerd (`tests/daemon/test_shims.py`).
+
+`MOORAGE_RECORD_API=1 ./dev test` writes the table behind this page anew, `./dev docs` the page.
 """
 MUTATIONS = """Snapshotters with one thing wrong, each of which the suite must notice; every rule has at least one. The tests
 check both.
@@ -146,6 +158,22 @@ def _rules(title: str, suite: type) -> str:
     return f"\n## {title}: {len(lines)} rules\n\n" + "\n".join(lines) + "\n"
 
 
+def native_api() -> str:
+    """The page of the native API: for every method of the tables, the test that shows it and the client in it."""
+    sys.path.insert(0, str(DOCS.parent / "tests"))
+    from support.apicalls import methods, rows
+
+    shown = {row.method: row for row in rows()}
+    parts = [NATIVE_API]
+    for service, members in groupby(methods(), key=lambda method: method.partition("/")[0]):
+        parts.append(f"\n## {service}\n\n| method | client | test |\n|---|---|---|\n")
+        for method in members:
+            row = shown[method]
+            ends = f", which gets {row.code}" if row.code else ""
+            parts.append(f"| {method.partition('/')[2]} | {row.client}{ends} | `{row.test}` |\n")
+    return "".join(parts)
+
+
 def pages() -> dict[Path, str]:
     """Each generated page and its text."""
     return {
@@ -153,6 +181,7 @@ def pages() -> dict[Path, str]:
         DOCS / "commands.md": commands(),
         DOCS / "contracts.md": contracts(),
         DOCS / "conformance.md": conformance(),
+        DOCS / "native-api.md": native_api(),
     }
 
 

@@ -24,6 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() != 0:
         raise pytest.UsageError("the tests make mounts, namespaces and cgroups: run them as root")
     config.stash[_FOLDER] = begin_session()
+    RECORDER.begin()
 
 
 @pytest.hookimpl(trylast=True)

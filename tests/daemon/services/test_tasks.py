@@ -240,6 +240,11 @@ def test_a_sandbox(client: Client) -> None:
     stored = client.store.Create(sandbox_pb2.StoreCreateRequest(sandbox=sandbox)).sandbox
     assert stored.created_at.seconds > 0
     assert list(client.store.List(sandbox_pb2.StoreListRequest(filters=["labels.app==web"])).list) == [stored]
+    sandbox.labels["app"] = "db"
+    update = sandbox_pb2.StoreUpdateRequest(sandbox=sandbox, fields=["labels.app"])
+    updated = client.store.Update(update).sandbox
+    assert (updated.labels["app"], updated.created_at) == ("db", stored.created_at)
+    assert client.store.Get(sandbox_pb2.StoreGetRequest(sandbox_id="pod")).sandbox == updated
     options = AnyMessage(
         type_url=SANDBOX_OPTIONS.DESCRIPTOR.full_name,
         value=SANDBOX_OPTIONS(namespaces=["network", "uts"], hostname="pod").SerializeToString(),
