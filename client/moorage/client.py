@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from moorage.containers import Containers
     from moorage.content import Content
     from moorage.events import Events
+    from moorage.garbage import Garbage
     from moorage.image_config import ResolvedImage
     from moorage.images import Images
     from moorage.introspection import Introspection
@@ -137,6 +138,13 @@ class Client:
         from moorage.events import Events
 
         return Events(self.session)
+
+    @cached_property
+    def garbage(self) -> Garbage:
+        """What is on disk, who keeps it, and what would go."""
+        from moorage.garbage import Garbage
+
+        return Garbage(self.session)
 
     @cached_property
     def namespaces(self) -> Namespaces:

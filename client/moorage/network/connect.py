@@ -55,6 +55,9 @@ def disconnect(networks: Networks, record: Container, pid: int, network: str) ->
         if before is not None and link is not None:
             links.take_down(before.plan, link, f"/proc/{pid}/ns/net" if pid else "")
             records.put(Attached(changed, tuple(other for other in before.links if other is not link)))
+            out = links.way_out(changed)
+            if pid and out is not None and out != links.way_out(plan):
+                links.lead_out(out, pid)
         changed.save()
         records.tell(plan.namespace, [found.name], plan.id)
 

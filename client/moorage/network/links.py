@@ -13,7 +13,7 @@ from typing import Any
 from moorage.network import masquerade
 from moorage.network.plan import Join, Link, Plan
 from moorage_api.cni.call import Attachment, Result, environment, parse_result, request
-from moorage_api.cni.config import of_document
+from moorage_api.cni.config import NetworkConfig, of_document
 from moorage_api.cni.result import addresses
 from moorage_api.errors import MoorageError, NotFound, Unavailable
 
@@ -22,9 +22,9 @@ _SECONDS = 30
 
 def make(plan: Plan, join: Join, netns: str) -> Link:
     """Put a container into a network. On an error nothing stays. `Unavailable`, `NotFound` for a plugin."""
-    way_out = masquerade.of_config(join.config)
-    if way_out is not None:
-        masquerade.ensure(*way_out)
+    masked = masquerade.of_config(join.config)
+    if masked is not None:
+        masquerade.ensure(*masked)
     try:
         result = _call_all("ADD", plan, join, netns, {})
         return Link(join, result, addresses(result, join.interface, "ipv4")[0])
@@ -38,9 +38,33 @@ def take_down(plan: Plan, link: Link, netns: str = "") -> None:
     _call_all("DEL", plan, link.join, netns, link.result)
 
 
+def way_out(plan: Plan) -> Join | None:
+    """The network through which a container reaches the world: the first that leads out."""
+    return next((join for join in plan.joins if masquerade.of_config(join.config) is not None), None)
+
+
+def lead_out(join: Join, pid: int) -> None:
+    """Let a running container reach the world through this network, from now on. `Unavailable`."""
+    gateway = join.config["plugins"][0]["ipam"]["ranges"][0][0]["gateway"]
+    command = ["nsenter", "--target", str(pid), "--net", "ip", "route", "replace", "default", "via", gateway]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if done.returncode:
+        raise Unavailable(f"the default route cannot be set: {done.stderr.strip()}")
+
+
+def _config(plan: Plan, join: Join) -> NetworkConfig:
+    """What CNI is told: a default route for the one network that leads out, none for the others."""
+    document = join.config
+    if way_out(plan) != join:
+        bridge, *others = document["plugins"]
+        ipam = {key: value for key, value in bridge["ipam"].items() if key != "routes"}
+        document = {**document, "plugins": [{**bridge, "ipam": ipam}, *others]}
+    return of_document(document, join.network)
+
+
 def _call_all(command: str, plan: Plan, join: Join, netns: str, previous: Result) -> Result:
     """Run the plugins of a network, for DEL in reverse. DEL goes on after an error and raises the first at its end."""
-    config = of_document(join.config, join.network)
+    config = _config(plan, join)
     asked = {"IP": join.address} if join.address else {}
     attachment = Attachment(plan.id, netns, join.interface, args={"IgnoreUnknown": "1", **asked})
     ports = plan.ports if join.network == plan.joins[0].network else ()
