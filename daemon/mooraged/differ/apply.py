@@ -6,17 +6,22 @@ import hashlib
 import os
 import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from moorage_api.erofs.layer import keep_image, layer_folder, new_image
 from moorage_api.linux import syscalls
 from mooraged.differ.compression import Decompressor
 from mooraged.differ.extract import Extractor
 from mooraged.differ.growing import GrowingFile, Growth
+from mooraged.differ.image import ImageSink
 from mooraged.differ.limits import Limits
 from mooraged.differ.messages import Apply
+from mooraged.differ.sink import Sink
 from mooraged.differ.tar.events import LimitError
 from mooraged.differ.tar.reader import Reader
-from mooraged.differ.targets import target
+from mooraged.differ.targets import overlay_option, target
 
 _BUFFERS = 6
 _BUFFER_SIZE = 1 << 18
@@ -106,32 +111,53 @@ class _Extraction(threading.Thread):
 
     def run(self) -> None:
         try:
-            request = self._request
-            with target(request.mounts, request.scratch, apart=request.apart) as place:
-                extractor = Extractor(place.root, place.whiteouts, request.limits, place.lower)
-                try:
-                    self._extract(extractor)
-                finally:
-                    extractor.close()
-                self.incomplete = extractor.incomplete
-                if request.sync:
-                    _sync(place.root)
+            folder = layer_folder(self._request.mounts)
+            if folder:
+                self._build(folder)
+            else:
+                self._unpack()
         except BaseException as error:  # noqa: BLE001 (raised again by stop, in the thread that waits)
             self._error = error
         finally:
             self._free.put(None)
 
-    def _extract(self, extractor: Extractor) -> None:
+    def _unpack(self) -> None:
+        request = self._request
+        with target(request.mounts, request.scratch, apart=request.apart) as place:
+            self._extract(Extractor(place.root, place.whiteouts, request.limits, place.lower))
+            if request.sync:
+                _sync(place.root)
+
+    def _build(self, folder: str) -> None:
+        """The snapshot takes its layer as an image."""
+        request, (mount,) = self._request, self._request.mounts
+        upper, lower = overlay_option(mount, "upperdir"), overlay_option(mount, "lowerdir")
+        with new_image(folder) as fd:
+            sink = ImageSink(fd, upper or mount.source, request.limits, lower.split(":") if lower else ())
+            self._extract(sink, sink.append)
+            if request.sync:
+                os.fsync(fd)
+            if self._complete:
+                keep_image(fd, folder)
+
+    def _extract(self, sink: Sink[Any], append: Callable[[memoryview], None] | None = None) -> None:
+        """Have `sink` take the archive, and `append` its bytes."""
         reader = Reader()
-        take = extractor.take
-        while (filled := self._filled.get()) is not None:
-            buffer, count = filled
-            for event in reader.receive(buffer[:count]):
-                take(event)
-            self._free.put(buffer)
-        if self._complete:
-            reader.finish()
-            extractor.finish()
+        take = sink.take
+        try:
+            while (filled := self._filled.get()) is not None:
+                buffer, count = filled
+                if append is not None:
+                    append(buffer[:count])
+                for event in reader.receive(buffer[:count]):
+                    take(event)
+                self._free.put(buffer)
+            if self._complete:
+                reader.finish()
+                sink.finish()
+        finally:
+            sink.close()
+        self.incomplete = sink.incomplete
 
 
 def _sync(root: str) -> None:

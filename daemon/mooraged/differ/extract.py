@@ -5,88 +5,44 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from moorage_api.linux import syscalls
-from mooraged.differ.folders import Folders, clean
+from mooraged.differ.folders import Folders, clean, open_below
 from mooraged.differ.limits import Limits
-from mooraged.differ.tar.events import Data, End, Entry, Event, LimitError, TarError, Type
-from mooraged.differ.whiteouts import META_PREFIX, OPAQUE, PREFIX, Whiteouts, remove_entry
+from mooraged.differ.sink import DEVICE_MAX, Sink, entry_name, may_be_set, time_of
+from mooraged.differ.tar.events import Data, Entry, TarError, Type
+from mooraged.differ.whiteouts import Whiteouts, remove_entry
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_ID_MAX = (1 << 32) - 2
-_DEVICE_MAX = (1 << 32) - 1
-# The times that every file system of today can keep; others are moved to the nearest.
-_TIME_MIN, _TIME_MAX = 0, (1 << 34) * 1_000_000_000 - 1
-# What overlayfs and other parts of the kernel keep for themselves: no layer may set it.
-_FORBIDDEN_XATTRS = ("trusted.", "user.overlay.")
-# What the archive is to blame for, among the errors of the file system.
-_ARCHIVE_FAULTS = frozenset(
-    (
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.EINVAL,
-        errno.EPERM,
-        errno.EMLINK,
-        errno.EFBIG,
-        errno.ERANGE,
-        errno.E2BIG,
-        errno.EXDEV,
-    )
-)
 
 
-class Extractor:
-    """Takes the events of a tar archive and makes its entries below the folder `root`.
+class Extractor(Sink[int]):
+    """Makes the entries below the folder `root`; folders are known by their descriptors.
 
     `lower` are the folders of the layers below, the uppermost first, where `root` has none of their files: a folder that
-    the archive leaves out, but has files in, gets the attributes that it has there. `TarError` names the entry.
-    The process's umask must be 0.
+    the archive leaves out, but has files in, gets the attributes that it has there. The process's umask must be 0.
     """
 
     def __init__(self, root: str, whiteouts: Whiteouts, limits: Limits, lower: Sequence[str] = ()) -> None:
+        super().__init__(
+            limits,
+            {
+                Type.FILE: self._make_file,
+                Type.LINK: self._make_link,
+                Type.SYMLINK: self._make_symlink,
+                Type.CHARACTER_DEVICE: self._make_node,
+                Type.BLOCK_DEVICE: self._make_node,
+                Type.FIFO: self._make_node,
+                Type.FOLDER: self._make_folder,
+            },
+        )
         self._folders = Folders(root, self._folder_made)
         self._whiteouts = whiteouts
-        self._limits = limits
         self._lower = lower
         self._times: dict[bytes, int] = {}
-        self.incomplete = False
-        """True once a folder was made that the archive has had no entry for, with attributes of no layer below."""
-        self._entries = 0
-        self._entry: Entry | None = None
         self._file = -1
         self._end = 0
-        self._makers: dict[Type, Callable[[Entry, bytes, int, bytes], None]] = {
-            Type.FILE: self._make_file,
-            Type.LINK: self._make_link,
-            Type.SYMLINK: self._make_symlink,
-            Type.CHARACTER_DEVICE: self._make_node,
-            Type.BLOCK_DEVICE: self._make_node,
-            Type.FIFO: self._make_node,
-            Type.FOLDER: self._make_folder,
-        }
-
-    def take(self, event: Event) -> None:
-        """The next event. After an error, only `close` may follow."""
-        try:
-            if type(event) is Entry:
-                self._entry = event
-                self._begin(event)
-            elif self._file >= 0:
-                if type(event) is Data:
-                    self._write(event)
-                elif type(event) is End:
-                    self._finish_file()
-        except TarError as error:
-            raise type(error)(f"{self._name()}: {error}") from error
-        except OSError as error:
-            if error.errno in _ARCHIVE_FAULTS:
-                raise TarError(f"{self._name()}: {error.strerror}") from error
-            raise OSError(error.errno, f"{self._name()}: {error.strerror}") from error
 
     def finish(self) -> None:
         """The archive is complete: set what could not be set before, the times of folders."""
@@ -110,39 +66,18 @@ class Extractor:
             self._file = -1
         self._folders.close()
 
-    def _begin(self, entry: Entry) -> None:
-        self._entries += 1
-        if self._entries > self._limits.max_entries:
-            raise LimitError(f"more than {self._limits.max_entries} entries")
-        path = clean(entry.name, self._limits.max_depth, self._limits.max_path)
-        if not path:
-            # The root itself belongs to the snapshotter, not to a layer.
-            return
-        parent, _, name = path.rpartition(b"/")
-        if name.startswith(PREFIX):
-            self._whiteout(entry, parent, name)
-            return
-        if not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
-            raise TarError(f"owner {entry.uid}:{entry.gid} is out of range")
-        self._makers[entry.type](entry, path, self._folders.make(parent), name)
+    def _folder(self, path: bytes) -> int:
+        return self._folders.make(path)
 
-    def _whiteout(self, entry: Entry, parent: bytes, name: bytes) -> None:
-        if name == OPAQUE:
-            moved = self._whiteouts.opaque(self._folders.make(parent))
-        elif name.startswith(META_PREFIX):
-            # Bookkeeping of AUFS, of no meaning here.
-            return
-        else:
-            gone = name[len(PREFIX) :]
-            if gone in (b"", b".", b".."):
-                raise TarError("a whiteout of no name")
-            moved = self._whiteouts.remove(self._folders.make(parent), gone, entry.uid, entry.gid)
-        if moved:
+    def _remove(self, fd: int, name: bytes, uid: int, gid: int) -> None:
+        if self._whiteouts.remove(fd, name, uid, gid):
+            self._folders.forget()
+
+    def _empty(self, fd: int) -> None:
+        if self._whiteouts.opaque(fd):
             self._folders.forget()
 
     def _make_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
-        if entry.size > self._limits.max_size:
-            raise LimitError(f"a file of {entry.size} bytes: at most {self._limits.max_size}")
         try:
             self._file = os.open(name, _CREATE, 0o600, dir_fd=fd)
         except FileExistsError:
@@ -151,7 +86,7 @@ class Extractor:
         self._end = 0
         self._whiteouts.made(fd, name)
 
-    def _write(self, event: Data) -> None:
+    def _write(self, entry: Entry, event: Data) -> None:
         view, offset = event.view, event.offset
         while len(view):
             written = os.pwrite(self._file, view, offset)
@@ -159,18 +94,17 @@ class Extractor:
             offset += written
         self._end = offset
 
-    def _finish_file(self) -> None:
+    def _finish_file(self, entry: Entry) -> None:
         """The file is written: its size where it ends in a hole, then owner, attributes and mode, in this order, since
         a new owner clears capabilities and set-id bits."""
-        entry, file = self._entry, self._file
-        assert entry is not None
+        file = self._file
         if self._end < entry.size:
             os.ftruncate(file, entry.size)
         os.fchown(file, entry.uid, entry.gid)
         for key, value in entry.xattrs.items():
             _set_xattr(file, key, value)
         os.fchmod(file, entry.mode)
-        time = _time(entry)
+        time = time_of(entry)
         os.utime(file, ns=(time, time))
         self._file = -1
         os.close(file)
@@ -185,7 +119,7 @@ class Extractor:
                 self._whiteouts.replaced(fd, name)
         self._whiteouts.made(fd, name)
         self._set_attributes(entry, fd, name)
-        self._times[path] = _time(entry)
+        self._times[path] = time_of(entry)
 
     def _make_link(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
         """A hard link; it has the attributes of the file that it is. The target may be a symbolic link, itself."""
@@ -224,7 +158,7 @@ class Extractor:
         self._set_attributes(entry, fd, name)
 
     def _make_node(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
-        if not (0 <= entry.major <= _DEVICE_MAX and 0 <= entry.minor <= _DEVICE_MAX):
+        if not (0 <= entry.major <= DEVICE_MAX and 0 <= entry.minor <= DEVICE_MAX):
             raise TarError(f"device {entry.major}:{entry.minor} is out of range")
         kind = _NODE_MODES[entry.type]
         device = os.makedev(entry.major, entry.minor) if entry.type is not Type.FIFO else 0
@@ -254,14 +188,14 @@ class Extractor:
         if entry.type is not Type.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=fd)
         if entry.type is not Type.FOLDER:
-            time = _time(entry)
+            time = time_of(entry)
             os.utime(name, ns=(time, time), dir_fd=fd, follow_symlinks=False)
 
     def _folder_made(self, path: bytes, fd: int, name: bytes) -> None:
         """A folder that the archive has files in, and no entry (yet): as it is in the layers below, if it is there."""
         self._whiteouts.made(fd, name)
         for root in self._lower:
-            found = _open_below(root, path)
+            found = open_below(root, path)
             if found is None:
                 continue
             try:
@@ -283,9 +217,6 @@ class Extractor:
             _set_xattr(target, key, os.getxattr(origin, key))
         os.chmod(name, stat.S_IMODE(attributes.st_mode), dir_fd=fd)
 
-    def _name(self) -> str:
-        return entry_name(self._entry.name) if self._entry else "the archive"
-
 
 _NODE_MODES = {
     Type.CHARACTER_DEVICE: stat.S_IFCHR,
@@ -294,19 +225,10 @@ _NODE_MODES = {
 }
 
 
-def entry_name(name: bytes) -> str:
-    """An entry's name for a message: quoted, and not endless."""
-    return repr(name[:200].decode("utf-8", "backslashreplace"))
-
-
-def _time(entry: Entry) -> int:
-    return min(max(entry.mtime, _TIME_MIN), _TIME_MAX)
-
-
 def _set_xattr(target: int | bytes, key: str, value: bytes) -> None:
     """Set an extended attribute, unless it is not a layer's to set, or not to be had on this file or file system: user
     attributes belong to files and folders, others depend on security modules (containerd leaves them out too)."""
-    if key.startswith(_FORBIDDEN_XATTRS):
+    if not may_be_set(key):
         return
     try:
         os.setxattr(target, key, value, follow_symlinks=isinstance(target, int))
@@ -314,15 +236,3 @@ def _set_xattr(target: int | bytes, key: str, value: bytes) -> None:
         if error.errno == errno.EOPNOTSUPP or (error.errno == errno.EPERM and key.startswith("user.")):
             return
         raise
-
-
-def _open_below(root: str, path: bytes) -> int | None:
-    rootfd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return syscalls.openat2(rootfd, path, os.O_PATH | os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None
-        raise
-    finally:
-        os.close(rootfd)

@@ -163,3 +163,16 @@ def _clean_slowly(path: bytes) -> bytes:
         elif name not in (b"", b"."):
             names.append(name)
     return b"/".join(names)
+
+
+def open_below(root: str, path: bytes) -> int | None:
+    """A descriptor (`O_PATH`) of what is at `path` below the folder `root`; None where nothing is."""
+    rootfd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return syscalls.openat2(rootfd, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    finally:
+        os.close(rootfd)

@@ -7,11 +7,10 @@ import errno
 import os
 import stat
 
+from moorage_api.linux.copying import copy_data
 from moorage_api.linux.tree import Left, walk
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CHUNK = 1 << 30
-_NO_COPY_IN_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 # What a file system may refuse to take, though it came from one: labels of a security module, and what is not
 # supported. containerd leaves such attributes out too.
 _REFUSED = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
@@ -82,47 +81,14 @@ def _copy_file(name: str, source_fd: int, target_fd: int, found: os.stat_result)
     try:
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target_fd)
         try:
-            _copy_data(source, target, found)
+            copy_data(source, target, found)
+            os.ftruncate(target, found.st_size)
             _copy_attributes(source, target, found)
             os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:
             os.close(target)
     finally:
         os.close(source)
-
-
-def _copy_data(source: int, target: int, found: os.stat_result) -> None:
-    """Copy a file's bytes within the kernel, which shares them where the file system can; holes stay holes."""
-    size = found.st_size
-    if found.st_blocks * 512 >= size:
-        _copy_range(source, target, 0, size)
-        return
-    start = 0
-    while start < size:
-        try:
-            start = os.lseek(source, start, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                break
-            raise
-        end = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, target, start, end)
-        start = end
-    os.ftruncate(target, size)
-
-
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
-    while start < end:
-        try:
-            copied = os.copy_file_range(source, target, min(end - start, _CHUNK), start, start)
-        except OSError as error:
-            if error.errno not in _NO_COPY_IN_KERNEL:
-                raise
-            os.lseek(target, start, os.SEEK_SET)
-            copied = os.sendfile(target, source, start, min(end - start, _CHUNK))
-        if copied == 0:
-            return
-        start += copied
 
 
 def _copy_attributes(source: int, target: int, found: os.stat_result) -> None:

@@ -32,6 +32,7 @@ class Entry:
 
     `name` and `link` are as the archive has them, not to be trusted. `mode` is the permission bits with set-id and
     sticky. `size` is that of the file, holes included; zero for all that is no file. `mtime` is in nanoseconds.
+    `offset` is where in the archive a file's stored bytes begin, one after the other whatever holes are between them.
     """
 
     name: bytes
@@ -44,6 +45,7 @@ class Entry:
     link: bytes = b""
     major: int = 0
     minor: int = 0
+    offset: int = 0
     xattrs: dict[str, bytes] = field(default_factory=dict)
 
 

@@ -41,6 +41,9 @@ class Reader:
         self._ended = False
         self._zeros = 0
         self._partial = bytearray()
+        # Bytes of the archive before those at hand, and before the end of the block at hand.
+        self._received = 0
+        self._at = 0
         self._on_block: Callable[[bytes], _Events] = self._header
         # Bytes of the current member still to come, what takes them, and the padding after them.
         self._left = 0
@@ -74,6 +77,7 @@ class Reader:
             elif not self._partial and end - position >= BLOCK:
                 block = bytes(view[position : position + BLOCK])
                 position += BLOCK
+                self._at = self._received + position
                 yield from self._on_block(block)
             else:
                 take = min(BLOCK - len(self._partial), end - position)
@@ -82,7 +86,9 @@ class Reader:
                 if len(self._partial) == BLOCK:
                     block = bytes(self._partial)
                     self._partial.clear()
+                    self._at = self._received + position
                     yield from self._on_block(block)
+        self._received += end
 
     def finish(self) -> None:
         """Say that all bytes were given. `TarError` where the archive stops short; a missing end mark is fine."""
@@ -221,6 +227,7 @@ class Reader:
             raise TarError(f"invalid size {entry.size}")
         if not stored:
             return (entry, End())
+        entry.offset = self._at
         self._regions = regions
         self._region = self._offset = 0
         self._payload(stored, self._data)
