@@ -50,7 +50,10 @@ async def top(app: App, container: str, ps_options: tuple[str, ...]) -> None:
         raise CommandError(f"container {handle.name} is not running")
     pids = {str(pid) for pid in await app.client.tasks.pids(handle.id)}
     command = ["ps", *(ps_options or ("-ef",))]
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    try:
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise CommandError("ps is not installed on this host: install procps") from error
     heading, *lines = done.stdout.splitlines() or [""]
     columns = heading.split()
     if done.returncode or "PID" not in columns:
