@@ -19,6 +19,8 @@ import pytest
 from support.daemon import BIN, Daemon
 
 MOORAGED = str(BIN / "mooraged")
+# These daemons have the usual configuration otherwise; their NRI socket would be the host's.
+NO_NRI = "[plugins.'io.containerd.nri.v1.nri']\ndisable = true\n"
 
 
 def second(daemon: Daemon, **flags: str) -> subprocess.CompletedProcess[str]:
@@ -115,7 +117,7 @@ def test_it_tells_the_service_manager(daemon: Daemon, short_tmp: Path) -> None:
 def test_a_required_plugin_that_fails_stops_the_start(short_tmp: Path) -> None:
     config = short_tmp / "c.toml"
     uri = "io.containerd.internal.v1.core"
-    config.write_text(f"disabled_plugins = ['io.containerd.event.v1.exchange']\nrequired_plugins = ['{uri}']\n")
+    config.write_text(f"disabled_plugins = ['io.containerd.event.v1.exchange']\nrequired_plugins = ['{uri}']\n{NO_NRI}")
     where = ["--root", short_tmp / "r", "--state", short_tmp / "s", "--address", short_tmp / "a"]
     done = subprocess.run([MOORAGED, "-c", config, *where], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
@@ -126,7 +128,9 @@ def test_a_required_plugin_that_fails_stops_the_start(short_tmp: Path) -> None:
 
 
 def test_json_lines(short_tmp: Path) -> None:
-    where = ["--root", short_tmp / "r", "--state", short_tmp / "s", "--address", short_tmp / "a"]
+    config = short_tmp / "c.toml"
+    config.write_text(NO_NRI)
+    where = ["-c", config, "--root", short_tmp / "r", "--state", short_tmp / "s", "--address", short_tmp / "a"]
     with notified(short_tmp / "n") as receiver, (short_tmp / "log").open("w") as log:
         process = subprocess.Popen(
             [MOORAGED, *where, "--log-format", "json", "-l", "trace"],
@@ -157,7 +161,7 @@ main()
 
 def test_a_thread_that_hangs_does_not_keep_it(short_tmp: Path) -> None:
     config = short_tmp / "c.toml"
-    config.write_text("[timeouts]\nshutdown = 1.0\n")
+    config.write_text(f"[timeouts]\nshutdown = 1.0\n{NO_NRI}")
     where = ["-c", config, "--root", short_tmp / "r", "--state", short_tmp / "s", "--address", short_tmp / "a"]
     with notified(short_tmp / "n") as receiver:
         process = subprocess.Popen(

@@ -15,6 +15,7 @@ from moorage_api.errors import AlreadyExists, NotFound
 from moorage_api.mounts import Mount
 from moorage_api.runtime import Exit, Process, Status, Stdio
 from moorage_api.sandboxes import SandboxSpec, SandboxStatus
+from moorage_api.types import Labels
 
 
 class Faults:
@@ -75,7 +76,7 @@ class Snapshots:
         self.keys: set[str] = set()
         self._faults, self._folder = faults, folder
 
-    def prepare(self, key: str, parent: str = "") -> list[Mount]:
+    def prepare(self, key: str, parent: str = "", labels: Labels | None = None) -> list[Mount]:
         self._faults.check("snapshot.prepare")
         self.keys.add(key)
         return [Mount("bind", str(self._folder), options=("bind", "ro"))]

@@ -42,7 +42,7 @@ class Cri:
     namespaces: NetworkNamespaces
     images: ImageCache
     background: Background
-    nri: Registry
+    nri: Registry = field(default_factory=Registry)
     feed: Feed = field(default_factory=Feed)
     sandboxes: Index[Sandbox] = field(default_factory=lambda: Index("sandbox"))
     containers: Index[Container] = field(default_factory=lambda: Index("container"))
@@ -69,6 +69,10 @@ class Cri:
     def container_folder(self, id: str) -> Path:
         """Where what belongs to a container lies: its status, its volumes."""
         return self.root / "containers" / id
+
+    def image_volumes_folder(self, id: str) -> Path:
+        """Where a container's image volumes are mounted."""
+        return self.state / "image-volumes" / id
 
     def netns_path(self, sandbox: Sandbox) -> str:
         """A pod's network namespace; empty for the host's. A user namespace has to own it, so the shim makes both."""
