@@ -40,21 +40,27 @@ def without_mapping(request: Mount) -> Mount:
     return replace(request, options=tuple(each for each in request.options if not each.startswith((_UIDS, _GIDS))))
 
 
-def open_mapped(request: Mount, mount: Callable[[Mount, str], None]) -> int:
-    """A descriptor of the mapped mount, which is attached nowhere yet. `mount` performs a plain one at a path.
+def open_mapped(request: Mount, mount: Callable[[Mount, str], None], namespace: int | None = None) -> int:
+    """A descriptor of the mapped mount, which is attached nowhere yet. `mount` performs a plain one at a path;
+    `namespace` has the mapping, if there is one already.
 
     `EINVAL` for options that describe no mapping; other errors are those of the system calls.
     """
+    if namespace is not None:
+        return _open_in(without_mapping(request), mount, namespace)
     try:
         uids, gids = (_mapping(request.options, name) for name in (_UIDS, _GIDS))
     except InvalidArgument as error:
         raise OSError(errno.EINVAL, error.message) from error
-    plain = without_mapping(request)
-    with user_namespace(uids, gids) as namespace:
-        if request.type == "overlay":
-            return in_own_thread(lambda: _overlay(plain, namespace, mount), "idmapped-mount")
-        if "bind" in plain.options or "rbind" in plain.options:
-            return map_tree(plain.source, namespace)
+    with user_namespace(uids, gids) as made:
+        return _open_in(without_mapping(request), mount, made)
+
+
+def _open_in(request: Mount, mount: Callable[[Mount, str], None], namespace: int) -> int:
+    if request.type == "overlay":
+        return in_own_thread(lambda: _overlay(request, namespace, mount), "idmapped-mount")
+    if "bind" in request.options or "rbind" in request.options:
+        return map_tree(request.source, namespace)
     raise OSError(errno.EOPNOTSUPP, f"mounts of type {request.type!r} cannot be ID-mapped")
 
 

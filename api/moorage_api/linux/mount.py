@@ -106,9 +106,12 @@ def parse_options(options: Sequence[str]) -> MountOptions:
     return MountOptions(flags, propagation, tuple(data))
 
 
-def mount(request: Mount, target: str) -> None:
-    """Perform one mount at `target`, whatever `request.target` says; undone if its second step fails."""
-    _adjust(_attach(request, target), target)
+def mount(request: Mount, target: str, namespace: int | None = None) -> None:
+    """Perform one mount at `target`, whatever `request.target` says; undone if its second step fails.
+
+    `namespace` is the descriptor of a user namespace with the mapping of an ID-mapped mount, where there is one already.
+    """
+    _adjust(_attach(request, target, namespace), target)
 
 
 def mount_all(mounts: Sequence[Mount], target: str) -> None:
@@ -227,10 +230,10 @@ def _unescape(field: str) -> str:
     return head + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts)
 
 
-def _attach(request: Mount, target: str) -> MountOptions:
+def _attach(request: Mount, target: str, namespace: int | None = None) -> MountOptions:
     """The first call of mount(2); returns the options, for the calls that follow."""
     if idmapped.is_mapped(request):
-        return _attach_mapped(request, target)
+        return _attach_mapped(request, target, namespace)
     base, options = _shorten(request)
     parsed = parse_options(options)
     data = ",".join(parsed.data)
@@ -241,8 +244,8 @@ def _attach(request: Mount, target: str) -> MountOptions:
     return parsed
 
 
-def _attach_mapped(request: Mount, target: str) -> MountOptions:
-    tree = idmapped.open_mapped(request, mount)
+def _attach_mapped(request: Mount, target: str, namespace: int | None) -> MountOptions:
+    tree = idmapped.open_mapped(request, mount, namespace)
     try:
         # Opened, since unlike mount(2) the call follows no link, which `/proc/self/fd` has.
         place = os.open(target, os.O_PATH | os.O_CLOEXEC)

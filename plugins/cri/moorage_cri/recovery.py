@@ -9,7 +9,7 @@ from moorage_api import containers
 from moorage_api.errors import DataLoss, MoorageError, NotFound
 from moorage_api.runtime import Status
 from moorage_cri import labels
-from moorage_cri.container import journal, stopping
+from moorage_cri.container import image_volumes, journal, stopping
 from moorage_cri.container.start import discard_task
 from moorage_cri.context import Cri
 from moorage_cri.metadata import decode_container, decode_sandbox
@@ -126,7 +126,8 @@ def _remove_unknown_containers(cri: Cri) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.name in cri.containers:
             continue
-        for name in snapshotters:
-            with suppress(NotFound):
-                cri.k8s.snapshotter(name).remove(path.name)
+        for key in (*image_volumes.unmount(cri, path.name), path.name):
+            for name in snapshotters:
+                with suppress(NotFound):
+                    cri.k8s.snapshotter(name).remove(key)
         files.remove(path)

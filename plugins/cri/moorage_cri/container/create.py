@@ -17,11 +17,12 @@ from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri import events, labels, names
 from moorage_cri.config import RuntimeHandler
-from moorage_cri.container import identity, mounts, resources, signals, spec, volumes
+from moorage_cri.container import identity, image_volumes, mounts, resources, signals, spec, volumes
 from moorage_cri.container.host import host
 from moorage_cri.context import Cri
 from moorage_cri.deadlines import deadline
 from moorage_cri.image.cache import CachedImage
+from moorage_cri.image.unpacking import with_layers
 from moorage_cri.metadata import encode_container
 from moorage_cri.model import Container, Sandbox
 from moorage_cri.nri import lifecycle
@@ -79,11 +80,13 @@ class CreateContainer:
         folder = cri.container_folder(container.id)
         undo.push("folder", lambda: cri.run(files.remove, folder))
         undo.push("snapshot", lambda: cri.run(remove_snapshot, cri, container))
+        undo.push("image volumes", lambda: cri.run(image_volumes.remove, cri, container))
         folder.mkdir(mode=0o750, parents=True)
         rootfs = await self._rootfs(container, sandbox, image)
+        mounted = await image_volumes.make(cri, container, sandbox)
         target_pid = self._target_pid(container)
         undo.push("record", lambda: cri.run(remove_record, cri, container.id))
-        specify = partial(self._specify, container, sandbox, image, handler, rootfs, target_pid)
+        specify = partial(self._specify, container, sandbox, image, handler, rootfs, mounted, target_pid)
         async with cri.nri.gate:
             if cri.nri.idle:
                 # One trip to a thread is enough where nobody is asked in between.
@@ -96,14 +99,9 @@ class CreateContainer:
             cri.containers.add(container.id, container)
 
     async def _rootfs(self, container: Container, sandbox: Sandbox, image: CachedImage) -> list[Mount]:
-        """The container's snapshot. An image that another client fetched may not be unpacked yet: then it is now."""
-        cri = self._cri
-        try:
-            return await cri.run(self._prepare, container, sandbox, image)
-        except NotFound:
-            record = await cri.run(cri.k8s.images.get, min(image.names))
-            await cri.k8s.transfer.unpack(record, container.snapshotter)
-            return await cri.run(self._prepare, container, sandbox, image)
+        """The container's snapshot."""
+        prepare = partial(self._prepare, container, sandbox, image)
+        return await with_layers(self._cri, image, container.snapshotter, prepare)
 
     def _prepare(self, container: Container, sandbox: Sandbox, image: CachedImage) -> list[Mount]:
         """Under the pod's lease, by which the snapshot is kept until the record refers to it. The mounts show the files
@@ -136,6 +134,7 @@ class CreateContainer:
         image: CachedImage,
         handler: RuntimeHandler,
         rootfs: list[Mount],
+        mounted: list[cri_pb2.Mount],
         target_pid: int,
     ) -> Spec:
         cri = self._cri
@@ -151,6 +150,7 @@ class CreateContainer:
             config=cri.config,
             handler=handler,
             host=host(),
+            mounts=mounted,
             binds=[*pod_binds(cri, sandbox, container.config), *self._volumes(container, image, rootfs)],
             target_pid=target_pid,
         )

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moorage_api.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from moorage_api.errors import FailedPrecondition, InvalidArgument
 from moorage_api.linux.mount import MountInfo, mountinfo
 from moorage_api.oci.spec import Spec
 from moorage_api.wire import cri_pb2
+from moorage_cri.container import image_volumes
 from moorage_cri.sandbox import userns
 from moorage_cri.sandbox.userns import UserNamespace
 
@@ -39,7 +40,8 @@ def check(mounts: Iterable[cri_pb2.Mount]) -> None:
         if not mount.container_path:
             raise InvalidArgument("a mount has no container_path")
         if mount.HasField("image"):
-            raise Unimplemented(f"mount {mount.container_path}: image volumes are not supported")
+            image_volumes.check(mount)
+            continue
         if not mount.host_path.startswith("/"):
             raise InvalidArgument(f"mount {mount.container_path}: host_path {mount.host_path!r} is not absolute")
         for mapping in (mount.uidMappings, mount.gidMappings):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moorage_cri import events
-from moorage_cri.container import stopping
+from moorage_cri.container import image_volumes, stopping
 from moorage_cri.container.create import remove_record, remove_snapshot
 from moorage_cri.container.start import discard_task
 from moorage_cri.context import Cri
@@ -34,6 +34,7 @@ async def remove(cri: Cri, container: Container) -> None:
 
 def _remove(cri: Cri, container: Container) -> None:
     """The record last of what is in the store, so that a removal that was cut short is seen and repeated."""
+    image_volumes.remove(cri, container)
     remove_snapshot(cri, container)
     remove_record(cri, container.id)
     files.remove(cri.stdin_path(container.id).parent)

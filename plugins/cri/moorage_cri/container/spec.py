@@ -27,8 +27,8 @@ _SYSTEMD_PREFIX = "cri-containerd"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """All that decides on a specification. `binds` are the pod's files and the volumes; `target_pid` is the process
-    whose PID namespace is to be joined, or zero."""
+    """All that decides on a specification. `mounts` are the caller's, those of images by their place on the host; `binds`
+    are the pod's files and the volumes; `target_pid` is the process whose PID namespace is to be joined, or zero."""
 
     sandbox: Sandbox
     container: Container
@@ -37,6 +37,7 @@ class Inputs:
     config: Config
     handler: RuntimeHandler
     host: Host
+    mounts: Sequence[cri_pb2.Mount]
     binds: Sequence[mounts.Bind]
     target_pid: int = 0
 
@@ -56,7 +57,7 @@ def build(inputs: Inputs) -> Spec:
     spec["process"].pop("rlimits")
     _process(spec, inputs)
     _cgroups(spec, inputs)
-    mounts.apply(spec, config.mounts, inputs.binds, inputs.sandbox.user_namespace)
+    mounts.apply(spec, inputs.mounts, inputs.binds, inputs.sandbox.user_namespace)
     context = config.linux.security_context
     _check_privilege(context, inputs.sandbox)
     security.apply(spec, context, inputs.host, inputs.config.unset_seccomp_profile)
