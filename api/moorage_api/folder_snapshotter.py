@@ -2,7 +2,9 @@
 
 For authors of snapshotters. Derive from `FolderSnapshotter`, and say what a new snapshot's folder holds (`make`), how
 it is mounted (`describe`), and which part of it is the snapshot's own files (`content`). The rest is here: the rules of
-`moorage_api.snapshots`, the order of writing that survives a power cut, and the cleaning up.
+`moorage_api.snapshots`, the order of writing that survives a power cut, and the cleaning up. Where a committed snapshot is
+kept in another form than an active one, say how it gets it (`seal`, `committed`), and what has to end before its folder is
+removed (`release`).
 
 Layout below the root, as in containerd: `metadata.db` (`moorage_api.snapshot_tree`), `snapshots/ID/`.
 
@@ -65,6 +67,33 @@ class FolderSnapshotter(ABC):
         """The folder with the snapshot's own files, which is measured and synced: here the whole of it."""
         return self.folder(id)
 
+    def measure(self, snapshot: Record) -> Usage:
+        """What an active snapshot holds now."""
+        return measure(self.content(snapshot.id))
+
+    def seal(self, snapshot: Record) -> Usage:
+        """Bring the files of a snapshot about to be committed to disk, and measure them. On `OSError` it stays active.
+
+        After a crash in here, or before the record is written, it is still active: whatever was added is to be of no
+        effect then.
+        """
+        content = self.content(snapshot.id)
+        usage = self.measure(snapshot)
+        if self._durable:
+            if usage.inodes > 1:
+                self._sync()
+            else:
+                sync_folder(content)
+        return usage
+
+    def committed(self, snapshot: Record) -> None:
+        """Called when the commit is recorded. A crash may come first: what is done here must be done at the start, too."""
+        return
+
+    def release(self, folder: str) -> None:
+        """Called before the folder of a snapshot that is no more is removed; again, where that failed."""
+        return
+
     def folder(self, id: int) -> str:
         """The folder of the snapshot `id`, of any kind."""
         return str(self.folders / str(id))
@@ -84,7 +113,7 @@ class FolderSnapshotter(ABC):
         if record.info.kind is not Kind.ACTIVE:
             return record.usage
         with _files_of(key):
-            return _measure(self.content(record.id))
+            return self.measure(record)
 
     def mounts(self, key: str) -> list[Mount]:
         record = self._tree.get(key)
@@ -101,7 +130,7 @@ class FolderSnapshotter(ABC):
     def commit(self, name: str, key: str, labels: Labels | None = None, *, parent: str = "") -> None:
         if parent and not self.rebases:
             raise InvalidArgument(f"snapshot {key!r} was made without the files of {parent!r}: it cannot stand on it")
-        self._tree.commit(name, key, labels, self._seal, parent=parent)
+        self.committed(self._tree.commit(name, key, labels, self._seal, parent=parent))
 
     def remove(self, key: str) -> None:
         record = self._tree.remove(key)
@@ -152,25 +181,19 @@ class FolderSnapshotter(ABC):
                 raise
 
     def _seal(self, record: Record) -> Usage:
-        content = self.content(record.id)
         with _files_of(record.info.name):
-            usage = _measure(content)
-            if self._durable:
-                if usage.inodes > 1:
-                    self._sync()
-                else:
-                    sync_folder(content)
-        return usage
+            return self.seal(record)
 
     def _discard(self, folder: str) -> None:
         """Remove a folder that belongs to no record. A failure is logged: the next `cleanup` tries again."""
         try:
+            self.release(folder)
             remove_tree(folder)
         except OSError as error:
             logger.warning("left over until the next cleanup: %s: %s", folder, error)
 
 
-def _measure(folder: str) -> Usage:
+def measure(folder: str) -> Usage:
     """The usage of a folder in which a container may be moving folders about."""
     for _ in range(_TRIES_TO_MEASURE - 1):
         try:

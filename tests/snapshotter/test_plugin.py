@@ -41,7 +41,7 @@ def overlay_root(tmp_path: Path) -> Iterator[Path]:
         yield Path(root)
 
 
-@pytest.mark.parametrize("id", ["overlayfs", "native"])
+@pytest.mark.parametrize("id", ["overlayfs", "native", "erofs"])
 def test_plugins_start_and_stop(tmp_path: Path, id: str) -> None:
     [registration] = [found for found in moorage_register() if found.id == id]
     assert registration.type is PluginType.SNAPSHOTTER
@@ -50,8 +50,8 @@ def test_plugins_start_and_stop(tmp_path: Path, id: str) -> None:
     assert isinstance(snapshotter, Snapshotter)
     assert context.exports == {"root": str(tmp_path)}
     assert [platform.os for platform in context.platforms] == ["linux"]
-    assert context.capabilities == (["rebase"] if id == "overlayfs" else [])
-    assert rebases(snapshotter) == (id == "overlayfs")
+    assert context.capabilities == (["rebase"] if id != "native" else [])
+    assert rebases(snapshotter) == (id != "native")
     [stop] = context.stops
     stop()
 

@@ -10,6 +10,8 @@ import msgspec
 
 from moorage_api.plugin import InitContext, PluginType, Registration, SkipPlugin, hookimpl
 from moorage_api.types import Platform
+from moorage_snapshotter.erofs import ErofsSnapshotter
+from moorage_snapshotter.image_mount import erofs_problem
 from moorage_snapshotter.native import NativeSnapshotter
 from moorage_snapshotter.overlay import OverlaySnapshotter
 from moorage_snapshotter.support import default_options, overlay_problem
@@ -30,18 +32,25 @@ class NativeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     remove_at_once: Annotated[bool, msgspec.Meta(description=_REMOVE_AT_ONCE)] = True
 
 
+_MOUNT_OPTIONS = "Options for every overlay mount. `index=off`, and `userxattr` in a user namespace, are added."
+
+
+class ErofsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The snapshotter that keeps layers as EROFS images."""
+
+    root_path: Annotated[str, msgspec.Meta(description=_ROOT)] = ""
+    durable: Annotated[bool, msgspec.Meta(description=_DURABLE)] = True
+    remove_at_once: Annotated[bool, msgspec.Meta(description=_REMOVE_AT_ONCE)] = True
+    mount_options: Annotated[list[str], msgspec.Meta(description=_MOUNT_OPTIONS)] = []
+
+
 class OverlayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The overlayfs snapshotter."""
 
     root_path: Annotated[str, msgspec.Meta(description=_ROOT)] = ""
     durable: Annotated[bool, msgspec.Meta(description=_DURABLE)] = True
     remove_at_once: Annotated[bool, msgspec.Meta(description=_REMOVE_AT_ONCE)] = True
-    mount_options: Annotated[
-        list[str],
-        msgspec.Meta(
-            description="Options for every overlay mount. `index=off`, and `userxattr` in a user namespace, are added."
-        ),
-    ] = []
+    mount_options: Annotated[list[str], msgspec.Meta(description=_MOUNT_OPTIONS)] = []
 
 
 def init_overlay(context: InitContext[OverlayConfig]) -> OverlaySnapshotter:
@@ -53,6 +62,20 @@ def init_overlay(context: InitContext[OverlayConfig]) -> OverlaySnapshotter:
     if problem:
         raise SkipPlugin(problem)
     snapshotter = OverlaySnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
+    context.on_stop(snapshotter.close)
+    context.capabilities.append("rebase")
+    return snapshotter
+
+
+def init_erofs(context: InitContext[ErofsConfig]) -> ErofsSnapshotter:
+    """Start the snapshotter of images. `SkipPlugin` where the kernel does not mount them, or no overlays on them."""
+    config = context.config
+    root = _root(context, config.root_path)
+    options = default_options(config.mount_options)
+    problem = overlay_problem(root, options) or erofs_problem(root)
+    if problem:
+        raise SkipPlugin(problem)
+    snapshotter = ErofsSnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
     context.on_stop(snapshotter.close)
     context.capabilities.append("rebase")
     return snapshotter
@@ -71,11 +94,14 @@ def init_native(context: InitContext[NativeConfig]) -> NativeSnapshotter:
 def moorage_register() -> Sequence[Registration]:
     return [
         Registration(PluginType.SNAPSHOTTER, "overlayfs", init_overlay, config=OverlayConfig),
+        Registration(PluginType.SNAPSHOTTER, "erofs", init_erofs, config=ErofsConfig),
         Registration(PluginType.SNAPSHOTTER, "native", init_native, config=NativeConfig),
     ]
 
 
-def _root(context: InitContext[OverlayConfig] | InitContext[NativeConfig], configured: str) -> Path:
+def _root(
+    context: InitContext[OverlayConfig] | InitContext[ErofsConfig] | InitContext[NativeConfig], configured: str
+) -> Path:
     """The folder to work in, made if need be; shown to clients under `root`, as containerd's snapshotters do."""
     root = Path(configured) if configured else context.root
     root.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from moorage_api.snapshots import Snapshotter
 from moorage_api.testing.content import ContentStoreSuite
 from moorage_api.testing.snapshots import SnapshotterSuite
 from moorage_content import LocalContentStore
+from moorage_snapshotter.erofs import ErofsSnapshotter
 from moorage_snapshotter.native import NativeSnapshotter
 from moorage_snapshotter.overlay import OverlaySnapshotter
 from moorage_snapshotter.support import default_options
@@ -50,6 +51,12 @@ class TestOverOverlay(Remote):
 class TestOverNative(Remote):
     backend = NativeSnapshotter
     holds_only_changes = False
+
+
+class TestOverErofs(Remote):
+    backend = ErofsSnapshotter
+    keeps_files = False
+    layers = 20
 
 
 class TestContent(ContentStoreSuite):

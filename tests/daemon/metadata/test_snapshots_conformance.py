@@ -10,6 +10,7 @@ import pytest
 from moorage_api.snapshots import Snapshotter
 from moorage_api.testing.snapshots import SnapshotterSuite
 from moorage_content import LocalContentStore
+from moorage_snapshotter.erofs import ErofsSnapshotter
 from moorage_snapshotter.native import NativeSnapshotter
 from moorage_snapshotter.overlay import OverlaySnapshotter
 from mooraged.metadata import Metadata
@@ -46,3 +47,10 @@ class TestOverNative(Wrapped):
     backend = NativeSnapshotter
     survives_kills = False  # as shown over overlayfs
     holds_only_changes = False
+
+
+class TestOverErofs(Wrapped):
+    backend = ErofsSnapshotter
+    survives_kills = False  # as shown over overlayfs
+    keeps_files = False
+    layers = 20

@@ -17,7 +17,7 @@ from support.peer import Peer
 
 @contextmanager
 def served(plugin: str, address: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
-    """`moorage plugin serve`, killed at the end."""
+    """`moorage plugin serve`, killed at the end if it is still there."""
     command = [str(BIN / "moorage"), "plugin", "serve", plugin, "--address", str(address), *flags]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -34,10 +34,10 @@ def proxy(name: str, type: str, address: object) -> str:
     return f'[proxy_plugins.{name}]\ntype = "{type}"\naddress = "{address}"\n'
 
 
-@pytest.mark.parametrize("snapshotter", ["overlayfs", "native"])
+@pytest.mark.parametrize("snapshotter", ["overlayfs", "native", "erofs"])
 def test_containerd_runs_a_container_on_a_snapshotter_of_ours(short_tmp: Path, busybox: str, snapshotter: str) -> None:
     address = short_tmp / "s.sock"
-    with served(snapshotter, address, "--root", str(short_tmp / "root")), Peer() as peer:
+    with served(snapshotter, address, "--root", str(short_tmp / "root")) as process, Peer() as peer:
         config = peer.folder / "config.toml"
         config.write_text(config.read_text() + proxy("example", "snapshot", address))
         assert peer.process is not None
@@ -57,6 +57,9 @@ def test_containerd_runs_a_container_on_a_snapshotter_of_ours(short_tmp: Path, b
         assert "Committed" in ctr("snapshots", "--snapshotter", "example", "ls")
         ctr("images", "rm", "--sync", busybox)
         assert ctr("snapshots", "--snapshotter", "example", "ls").count("\n") == 1
+        # In order, so that what it has mounted is not left behind.
+        process.terminate()
+        process.wait(30)
 
 
 def test_a_container_on_containerds_snapshotter(busybox: str) -> None:

@@ -1,0 +1,168 @@
+"""Layers kept as images: what differs from folders, and how they are mounted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from moorage_api.erofs.folder import write_folder
+from moorage_api.erofs.layer import IMAGE, keep_image, layer_folder, new_image
+from moorage_api.errors import FailedPrecondition, MoorageError
+from moorage_api.linux import syscalls
+from moorage_api.linux.mount import is_mountpoint, temporary_mount
+from moorage_api.snapshots import Kind
+from moorage_snapshotter import image_mount
+from moorage_snapshotter.erofs import ErofsSnapshotter
+
+REF = {"containerd.io/snapshot.ref": "sha256:chain"}
+
+
+@pytest.fixture
+def snapshotter(tmp_path: Path) -> Iterator[ErofsSnapshotter]:
+    snapshotter = ErofsSnapshotter(tmp_path / "root", ("index=off",))
+    yield snapshotter
+    snapshotter.close()
+
+
+def write_layer(folder: str, source: Path) -> None:
+    """As a differ does."""
+    with new_image(folder) as fd:
+        write_folder(fd, str(source))
+        keep_image(fd, folder)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/file").write_text("text")
+    return tmp_path / "source"
+
+
+def test_an_image_is_taken_only_from_who_unpacks(snapshotter: ErofsSnapshotter, source: Path) -> None:
+    assert layer_folder(snapshotter.prepare("plain")) == ""
+    folder = layer_folder(snapshotter.prepare("unpacked", labels=REF))
+    assert folder == snapshotter.folder(snapshotter.record("unpacked").id)
+    write_layer(folder, source)
+    with pytest.raises(FileExistsError):
+        write_layer(folder, source)
+    snapshotter.commit("layer", "unpacked", REF)
+    assert layer_folder(snapshotter.prepare("next", "layer", REF)) != folder
+    with temporary_mount(snapshotter.mounts("next")) as root:
+        assert Path(root, "file").read_text() == "text"
+
+
+def test_a_layer_and_files_beside_it_are_not_committed(snapshotter: ErofsSnapshotter, source: Path) -> None:
+    mounts = snapshotter.prepare("key", labels=REF)
+    write_layer(layer_folder(mounts), source)
+    with temporary_mount(mounts) as root:
+        Path(root, "beside").touch()
+    with pytest.raises(FailedPrecondition, match="only one"):
+        snapshotter.commit("name", "key")
+    assert snapshotter.stat("key").kind is Kind.ACTIVE
+    os.unlink(f"{snapshotter.content(snapshotter.record('key').id)}/beside")
+    snapshotter.commit("name", "key")
+
+
+def test_a_commit_that_failed_is_done_again_with_what_was_written_since(
+    snapshotter: ErofsSnapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = snapshotter.prepare("key")
+    insert = "moorage_api.snapshot_tree._insert"
+
+    def fail(*_: object) -> None:
+        raise MoorageError("the disk is full, say")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(insert, fail)
+        with pytest.raises(MoorageError, match="disk is full"):
+            snapshotter.commit("name", "key")
+    with temporary_mount(mounts) as root:
+        Path(root, "late").write_text("x")
+    snapshotter.commit("name", "key")
+    with temporary_mount(snapshotter.view("view", "name")) as root:
+        assert os.listdir(root) == ["late"]
+
+
+def test_a_damaged_image_is_an_error_and_no_mount(snapshotter: ErofsSnapshotter) -> None:
+    snapshotter.prepare("key")
+    snapshotter.commit("name", "key")
+    folder = snapshotter.folder(snapshotter.record("name").id)
+    with open(f"{folder}/{IMAGE}", "r+b") as file:
+        file.write(bytes(2048))
+    with pytest.raises(MoorageError):
+        snapshotter.prepare("child", "name")
+    assert not is_mountpoint(f"{folder}/layer")
+    assert [info.name for info in snapshotter.walk()] == ["name"]
+    snapshotter.remove("name")
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Make an image of a folder; returns where it may be mounted."""
+    (tmp_path / "mounted").mkdir()
+
+    def make(source: Path) -> Path:
+        write_layer(str(tmp_path), source)
+        return tmp_path / "mounted"
+
+    yield make
+    if is_mountpoint(str(tmp_path / "mounted")):
+        syscalls.umount2(tmp_path / "mounted", syscalls.MNT_DETACH)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/loop-control"), reason="there are no loop devices (/dev/loop-control)")
+def test_by_loop_devices(
+    source: Path, tmp_path: Path, mounted: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel mounts no files; simulated, as the one that runs here may."""
+    target, mount = mounted(source), syscalls.mount
+
+    def refuse_files(device: str, *rest: object) -> None:
+        if not str(device).startswith("/dev/"):
+            raise OSError(errno.ENOTBLK, os.strerror(errno.ENOTBLK))
+        mount(device, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(syscalls, "mount", refuse_files)
+    image_mount.mount_image(str(tmp_path / IMAGE), str(target))
+    assert (target / "file").read_text() == "text"
+    assert _loops(tmp_path)
+    syscalls.umount2(target)
+    deadline = time.monotonic() + 20
+    while _loops(tmp_path):
+        assert time.monotonic() < deadline, "the device goes with the mount"
+        time.sleep(0.01)
+
+
+def _loops(folder: Path) -> list[str]:
+    """What loop devices hold below a folder."""
+    found = []
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            found.append(backing.read_text().strip())
+        except OSError:  # let go meanwhile
+            continue
+    return [path for path in found if path.startswith(str(folder))]
+
+
+def test_what_is_no_image_is_not_mounted(tmp_path: Path, mounted: Callable[[Path], Path], source: Path) -> None:
+    target = mounted(source)
+    (tmp_path / IMAGE).write_bytes(bytes(10_000))
+    for mount in (image_mount.mount_image, image_mount.mount_by_loop):
+        with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+            mount(str(tmp_path / IMAGE), str(target))
+
+
+def test_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert image_mount.erofs_problem(tmp_path) == ""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(syscalls, "mount", refuse)
+    assert "cannot be kept and mounted" in image_mount.erofs_problem(tmp_path)
+    assert list(tmp_path.iterdir()) == []
