@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from moorage.convert import from_descriptor, to_mount
 from moorage_api.errors import AlreadyExists, FailedPrecondition, NotFound
 from moorage_api.images import Image
 from moorage_api.mounts import Mount
 from moorage_api.oci import build
-from moorage_api.oci.image import OCI_CONFIG, OCI_MANIFEST
+from moorage_api.oci.image import OCI_CONFIG, OCI_MANIFEST, RunConfig
 from moorage_api.types import Descriptor
 from moorage_api.wire import diff_pb2
 from moorage_api.wire.diff_pb2_grpc import DiffStub
@@ -70,19 +70,40 @@ async def commit(client: Client, container: ContainerHandle, name: str, change: 
         layer = replace(layer, annotations={**layer.annotations, build.UNCOMPRESSED: await _diff_id(leased, layer)})
         created = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         before = await leased.content.read_all(base.config_descriptor.digest)
-        config = build.add_layer(before, layer, replace(change, created=created))
-        config_descriptor = build.describe(config, OCI_CONFIG)
-        children = build.without_annotations([*base.layers, layer])
-        document = build.manifest(config_descriptor, children)
-        target = build.describe(document, OCI_MANIFEST)
-        await leased.content.write(config)
-        refs = [config_descriptor, *children]
-        await leased.content.write(document, {f"{_GC_REF}.{n}": child.digest for n, child in enumerate(refs)})
-        image = Image(name, Descriptor(target.media_type, target.digest, target.size))
-        try:
-            return await leased.images.create(image)
-        except AlreadyExists:
-            return await leased.images.update(image, ["target"])
+        change = replace(change, created=created, config=_merged(base.config.config, change.config))
+        config = build.add_layer(before, layer, change)
+        return await put_image(leased, await write_image(leased, name, config, [*base.layers, layer]))
+
+
+def _merged(before: RunConfig, change: Mapping[str, Any]) -> dict[str, Any]:
+    """A change that adds variables and labels to those that are there."""
+    merged = dict(change)
+    if merged.get("Env"):
+        variables = dict(entry.partition("=")[::2] for entry in (*before.env, *merged["Env"]))
+        merged["Env"] = [f"{name}={value}" for name, value in variables.items()]
+    if merged.get("Labels"):
+        merged["Labels"] = {**before.labels, **merged["Labels"]}
+    return merged
+
+
+async def write_image(leased: Client, name: str, config: bytes, layers: Sequence[Descriptor]) -> Image:
+    """Store the documents of an image whose layers are there; it gets its name by `put_image`."""
+    config_descriptor = build.describe(config, OCI_CONFIG)
+    children = build.without_annotations(layers)
+    document = build.manifest(config_descriptor, children)
+    target = build.describe(document, OCI_MANIFEST)
+    await leased.content.write(config)
+    refs = [config_descriptor, *children]
+    await leased.content.write(document, {f"{_GC_REF}.{n}": child.digest for n, child in enumerate(refs)})
+    return Image(name, Descriptor(target.media_type, target.digest, target.size))
+
+
+async def put_image(leased: Client, image: Image) -> Image:
+    """Give an image its name; another one that has it loses it."""
+    try:
+        return await leased.images.create(image)
+    except AlreadyExists:
+        return await leased.images.update(image, ["target"])
 
 
 async def _diff_id(client: Client, layer: Descriptor) -> str:

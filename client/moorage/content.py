@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+import uuid
 from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from moorage.convert import nanoseconds
-from moorage.session import DEADLINE, Session, translate
+from moorage.session import DEADLINE, Session
+from moorage.stdio import Source
 from moorage_api.content import Info, IngestStatus
-from moorage_api.errors import AlreadyExists, ResourceExhausted, from_code
+from moorage_api.errors import MoorageError, ResourceExhausted, from_code
 from moorage_api.wire import content_pb2 as wire
 from moorage_api.wire.content_pb2_grpc import ContentStub
+
+if TYPE_CHECKING:
+    from grpc import aio
 
 _PIECE = 1 << 20
 
@@ -53,34 +61,45 @@ class Content:
         """Store a small blob whole; returns its digest. One that is there already is no error. Write it under a lease,
         or it is collected before anything refers to it."""
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        ref = f"moorage-{digest}"
-        requests = [
-            wire.WriteContentRequest(
-                action=wire.WRITE, ref=ref, total=len(data), data=data[start : start + _PIECE], offset=start
-            )
-            for start in range(0, len(data), _PIECE)
-        ]
-        end = wire.WriteContentRequest(
-            action=wire.COMMIT, ref=ref, total=len(data), expected=digest, offset=len(data), labels=dict(labels or {})
-        )
-        call = self._stub.Write(metadata=self._session.metadata, timeout=DEADLINE)
+        pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+
+        async def source() -> bytes:
+            return next(pieces, b"")
+
+        await self._ingest(f"moorage-{digest}", source, labels, DEADLINE)
+        return digest
+
+    async def write_from(self, source: Source, labels: Mapping[str, str] | None = None) -> tuple[str, int]:
+        """Store what `source` gives, to its end; returns the digest and the size. As `write` otherwise; on an error, or
+        cancelled, nothing stays."""
+        ref = f"moorage-{uuid.uuid4().hex}"
         try:
-            for request in [*requests, end]:
-                await call.write(request)
-                await call.read()
-            await call.done_writing()
-            await call.read()
-            if await call.code() is not grpc.StatusCode.OK:
-                raise from_code((await call.code()).value[0], await call.details())
-        except AlreadyExists:
-            return digest
-        except grpc.RpcError as error:
-            failure = translate(error)
-            if not isinstance(failure, AlreadyExists):
-                raise failure from None
+            return await self._ingest(ref, source, labels)
+        except BaseException:
+            with contextlib.suppress(MoorageError):
+                await self.abort(ref)
+            raise
+
+    async def _ingest(
+        self, ref: str, source: Source, labels: Mapping[str, str] | None, timeout: float | None = None
+    ) -> tuple[str, int]:
+        call = self._stub.Write(metadata=self._session.metadata, timeout=timeout)
+        upload = _Upload(call, ref)
+        try:
+            # A call that the daemon has ended takes no more: its status tells why.
+            with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
+                await upload.send(source)
+                await upload.commit(labels or {})
+            code = await call.code()
+            if code not in (grpc.StatusCode.OK, grpc.StatusCode.ALREADY_EXISTS):
+                raise from_code(code.value[0], await call.details())
         finally:
             call.cancel()
-        return digest
+        return upload.digest, upload.size
+
+    async def abort(self, ref: str) -> None:
+        """Give up what is being written, with all that has come of it. `NotFound`."""
+        await self._session.call(self._stub.Abort, wire.AbortRequest(ref=ref))
 
     async def delete(self, digest: str) -> None:
         """`NotFound`."""
@@ -94,6 +113,42 @@ class Content:
             async for response in self._session.stream(self._stub.List, request)
             for info in response.info
         ]
+
+
+class _Upload:
+    """What goes to the daemon as one ingest."""
+
+    def __init__(self, call: aio.StreamStreamCall[wire.WriteContentRequest, Any], ref: str) -> None:
+        self._call = call
+        self._ref = ref
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+    async def send(self, source: Source) -> None:
+        while data := await source():
+            for start in range(0, len(data), _PIECE):
+                piece = data[start : start + _PIECE]
+                await self._say(
+                    wire.WriteContentRequest(action=wire.WRITE, ref=self._ref, data=piece, offset=self.size)
+                )
+                self._hash.update(piece)
+                self.size += len(piece)
+
+    async def commit(self, labels: Mapping[str, str]) -> None:
+        end = wire.WriteContentRequest(action=wire.COMMIT, ref=self._ref, total=self.size, offset=self.size)
+        end.expected = self.digest
+        end.labels.update(labels)
+        await self._say(end)
+        await self._call.done_writing()
+        await self._call.read()
+
+    async def _say(self, request: wire.WriteContentRequest) -> None:
+        await self._call.write(request)
+        await self._call.read()
 
 
 def _from_content_info(message: wire.Info) -> Info:

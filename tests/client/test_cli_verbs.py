@@ -114,7 +114,8 @@ def test_what_is_not_used_is_pruned(cli: Cli) -> None:
     cli("create", "--name", "idle", cli.image, "true")
     cli("volume", "create", "unused")
     table = cli("system", "df").splitlines()
-    assert [re.split(r"\s{2,}", line)[0] for line in table] == ["TYPE", "Images", "Containers", "Local Volumes"]
+    rows = ["TYPE", "Images", "Containers", "Local Volumes", "Leases", "Garbage"]
+    assert [re.split(r"\s{2,}", line)[0] for line in table] == rows
     done = cli.call("container", "prune", input="n\n")
     assert cli("ps", "-aq") != "", done.stdout
     pruned = cli("system", "prune", "-f", "--volumes", "--all")

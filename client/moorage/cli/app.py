@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
@@ -27,17 +27,21 @@ VERBS = {
     "commit": "change:commit",
     "completion": "groups:completion",
     "container": "groups:container",
+    "content": "content:content",
     "cp": "copy:cp",
     "create": "run:create",
     "diff": "observe:diff",
     "events": "system:events",
     "exec": "execute:exec",
+    "gc": "disk:gc",
     "history": "history:history",
     "image": "groups:image",
     "images": "images:images",
     "info": "system:info",
     "inspect": "inspect:inspect",
+    "import": "importing:import_",
     "kill": "lifecycle:kill",
+    "lease": "leases:lease",
     "load": "archives:load",
     "login": "login:login",
     "logout": "login:logout",
@@ -58,6 +62,7 @@ VERBS = {
     "rmi": "images:rmi",
     "run": "run:run",
     "save": "archives:save",
+    "snapshot": "snapshots:snapshot",
     "start": "lifecycle:start",
     "stats": "observe:stats",
     "stop": "lifecycle:stop",
@@ -97,6 +102,26 @@ class App:
     @property
     def quiet(self) -> bool:
         return self.settings.quiet
+
+    def show(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], key: str) -> None:
+        """Print a list as the user wants it; quietly, the field `key` of each row alone."""
+        from moorage.cli.output import print_rows
+
+        if not self.quiet:
+            print_rows(rows, columns, self.format)
+            return
+        for row in rows:
+            print(row[key])
+
+    def describe(self, found: Sequence[Mapping[str, Any]]) -> None:
+        """Print all that is known of some things: a JSON list, or one after the other by the user's template."""
+        from moorage.cli.output import print_object
+
+        if self.format in ("", "table"):
+            print_object(found)
+            return
+        for each in found:
+            print_object(each, self.format)
 
     def tell(self, error: MoorageError) -> None:
         """Tell the user of an error that does not end the command."""

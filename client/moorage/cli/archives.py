@@ -74,8 +74,8 @@ async def load(app: App, path: str) -> None:
     # An image keeps its full name; one that has a tag alone in the archive gets the day's repository.
     rule = NameRule(f"import-{dt.datetime.now(dt.UTC).date().isoformat()}", is_prefix=True, allow_overwrite=True)
     options = ImportOptions(rules=[rule], unpack=True)
-    with _opened(path) as fd, display(quiet=app.quiet) as shown:
-        await Transfers(app.client.session).import_(_from(fd), options, shown.show)
+    with opened(path) as fd, display(quiet=app.quiet) as shown:
+        await Transfers(app.client.session).import_(reading(fd), options, shown.show)
     after = {image.name: image for image in await app.client.images.list()}
     for name, image in sorted(after.items()):
         if before.get(name) != image.target.digest:
@@ -106,7 +106,8 @@ def _written(path: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
+def opened(path: str) -> Iterator[int]:
+    """A file to read; standard input without a name. `CommandError`."""
     if not path:
         yield 0
         return
@@ -129,7 +130,9 @@ def _to(fd: int) -> Sink:
     return sink
 
 
-def _from(fd: int) -> Source:
+def reading(fd: int) -> Source:
+    """What a descriptor gives, piece by piece."""
+
     async def source() -> bytes:
         return await asyncio.to_thread(os.read, fd, _PIECE)
 

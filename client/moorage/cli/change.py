@@ -162,7 +162,7 @@ async def commit(
     name = parse(reference).canonical
     options = options_of(handle.record)
     command = " ".join(options.args) if options else ""
-    change = Change(created_by=command, author=author, comment=message, config=_config(instructions))
+    change = Change(created_by=command, author=author, comment=message, config=instructions_as_config(instructions))
     frozen = frozen and (await handle.state()).status == "running"
     if frozen:
         await app.client.tasks.pause(handle.id)
@@ -174,7 +174,7 @@ async def commit(
     print((await app.client.image(image.name)).id)
 
 
-def _config(instructions: tuple[str, ...]) -> dict[str, Any]:
+def instructions_as_config(instructions: tuple[str, ...]) -> dict[str, Any]:
     """Instructions of a Dockerfile, as far as they concern the run configuration, as its fields."""
     config: dict[str, Any] = {}
     for instruction in instructions:

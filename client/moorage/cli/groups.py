@@ -10,6 +10,7 @@ image = LazyGroup(
     "image",
     {
         "history": "history:history",
+        "import": "importing:import_",
         "inspect": "inspect:image_inspect",
         "load": "archives:load",
         "ls": "images:images",
@@ -57,8 +58,9 @@ container = LazyGroup(
 system = LazyGroup(
     "system",
     {
-        "df": "housekeeping:df",
+        "df": "disk:df",
         "events": "system:events",
+        "gc": "disk:gc",
         "info": "system:info",
         "prune": "housekeeping:system_prune",
     },

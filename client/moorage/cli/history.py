@@ -9,7 +9,7 @@ from dataclasses import replace
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.output import print_rows, shorten
+from moorage.cli.output import shorten
 from moorage.cli.units import human_duration, human_size
 from moorage_api.errors import AlreadyExists
 from moorage_api.oci.reference import parse
@@ -67,11 +67,7 @@ async def history(app: App, image: str, no_trunc: bool) -> None:
     rows.reverse()
     if rows:
         rows[0]["ID"] = found.id if no_trunc else found.id.partition(":")[2][:12]
-    if app.quiet:
-        for row in rows:
-            print(row["ID"])
-        return
-    print_rows(rows, _COLUMNS, app.format)
+    app.show(rows, _COLUMNS, "ID")
 
 
 def _since(created: str) -> str:

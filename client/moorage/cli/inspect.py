@@ -10,7 +10,6 @@ import msgspec
 
 from moorage.cli.app import App, connected
 from moorage.cli.errors import FAILURE
-from moorage.cli.output import print_object
 from moorage.cli.units import rfc3339
 from moorage.container import ContainerHandle, State
 from moorage.find import find
@@ -60,11 +59,7 @@ async def _show(app: App, names: tuple[str, ...], kind: str | None) -> int:
         except MoorageError as error:
             failed = FAILURE
             app.tell(error)
-    if app.format in ("", "table"):
-        print_object(found)
-    else:
-        for each in found:
-            print_object(each, app.format)
+    app.describe(found)
     return failed
 
 

@@ -6,8 +6,8 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import for_each
-from moorage.cli.output import print_rows
-from moorage_api.errors import InvalidArgument
+from moorage.cli.pairs import joined, pairs
+from moorage_api.errors import NotFound
 
 _COLUMNS = {"NAME": "Name", "LABELS": "Labels"}
 
@@ -23,15 +23,21 @@ def ns() -> None:
 async def list_namespaces(app: App) -> None:
     """List them, with their labels."""
     found = await app.client.namespaces.list()
-    if app.quiet:
-        for name in sorted(found):
-            print(name)
-        return
-    rows = [
-        {"Name": name, "Labels": ",".join(f"{key}={value}" for key, value in sorted(found[name].items()))}
-        for name in sorted(found)
-    ]
-    print_rows(rows, _COLUMNS, app.format)
+    rows = [{"Name": name, "Labels": joined(found[name])} for name in sorted(found)]
+    app.show(rows, _COLUMNS, "Name")
+
+
+@ns.command("inspect")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
+@connected()
+async def inspect(app: App, names: tuple[str, ...]) -> None:
+    """Show their labels."""
+    found = await app.client.namespaces.list()
+    for name in names:
+        if name not in found:
+            raise NotFound(f"no such namespace: {name}")
+    app.describe([{"Name": name, "Labels": found[name]} for name in names])
 
 
 @ns.command("create")
@@ -40,11 +46,7 @@ async def list_namespaces(app: App) -> None:
 @connected()
 async def create(app: App, name: str, labels: tuple[str, ...]) -> None:
     """Make one. It is made anyway when something is first put into it."""
-    pairs = [label.partition("=") for label in labels]
-    for key, equals, _ in pairs:
-        if not key or not equals:
-            raise InvalidArgument(f"invalid label {key!r}: expected KEY=VALUE")
-    await app.client.namespaces.create(name, {key: value for key, _, value in pairs})
+    await app.client.namespaces.create(name, pairs(labels))
     print(name)
 
 

@@ -11,8 +11,8 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, for_each
-from moorage.cli.output import print_object, print_rows
-from moorage.cli.pairs import pairs
+from moorage.cli.output import print_rows
+from moorage.cli.pairs import joined, pairs
 from moorage.find import find
 from moorage.network import connect as connecting
 from moorage.network import masquerade
@@ -48,7 +48,7 @@ async def list_networks(app: App, no_trunc: bool) -> None:
             "Name": found.name,
             "Driver": "bridge",
             "Scope": "local",
-            "Labels": ",".join(f"{key}={value}" for key, value in sorted(found.labels.items())),
+            "Labels": joined(found.labels),
         }
         for found in (await _networks(app)).list()
     ]
@@ -124,12 +124,7 @@ async def inspect(app: App, names: tuple[str, ...]) -> None:
     """Show all that is known of networks."""
     networks = await _networks(app)
     attached = Records(networks.place.state).list()
-    found = [_shown(networks.get(name), attached, app.client.namespace) for name in names]
-    if app.format in ("", "table"):
-        print_object(found)
-        return
-    for each in found:
-        print_object(each, app.format)
+    app.describe([_shown(networks.get(name), attached, app.client.namespace) for name in names])
 
 
 def _shown(found: Network, attached: list[Attached], namespace: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from moorage_api.errors import InvalidArgument
 
@@ -18,3 +18,8 @@ def pair(text: str) -> tuple[str, str]:
 def pairs(texts: Iterable[str]) -> dict[str, str]:
     """Several; of one key the last counts. `InvalidArgument`."""
     return dict(map(pair, texts))
+
+
+def joined(labels: Mapping[str, str]) -> str:
+    """Labels as a list shows them."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from moorage.cli.app import say
-from moorage.cli.system import plugins
+from moorage.cli.app import App, connected, say
+from moorage.cli.system import describe_plugin, plugins
 from moorage.templates import KINDS, write_project
+from moorage_api.errors import NotFound
 
 ROOT = "/var/lib/moorage-plugins"
 
@@ -21,6 +22,22 @@ def plugin() -> None:
 
 
 plugin.add_command(plugins, "ls")
+
+
+@plugin.command()
+@click.argument("names", nargs=-1, required=True, metavar="TYPE.ID...")
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
+@connected()
+async def inspect(app: App, names: tuple[str, ...]) -> None:
+    """Show all that is known of plugins of the daemon; an id alone is enough where it is the only one."""
+    known = [describe_plugin(found) for found in await app.client.introspection.plugins()]
+    chosen = []
+    for name in names:
+        fitting = [found for found in known if name in (found["URI"], found["ID"])]
+        if not fitting:
+            raise NotFound(f"no such plugin: {name}")
+        chosen += fitting
+    app.describe(chosen)
 
 
 @plugin.command()

@@ -12,7 +12,8 @@ import click
 
 from moorage import labels
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.output import print_rows, shorten
+from moorage.cli.output import shorten
+from moorage.cli.pairs import joined
 from moorage.cli.units import human_duration, local_time
 from moorage.container import State, state_of, uptime
 from moorage.options import options_of
@@ -62,11 +63,7 @@ async def ps(app: App, all: bool, latest: bool, last: int, filters: tuple[str, .
     if count >= 0:
         found = found[:count]
     rows = [row(record, state, no_trunc=no_trunc) for record, state in found]
-    if app.quiet:
-        for line in rows:
-            print(line["ID"])
-        return
-    print_rows(rows, _COLUMNS, app.format)
+    app.show(rows, _COLUMNS, "ID")
 
 
 def row(record: Container, state: State, *, no_trunc: bool = False) -> dict[str, Any]:
@@ -83,7 +80,7 @@ def row(record: Container, state: State, *, no_trunc: bool = False) -> dict[str,
         "State": state.status,
         "Ports": _ports(record) if state.running else "",
         "Names": record.labels.get(labels.NAME, ""),
-        "Labels": ",".join(f"{key}={value}" for key, value in sorted(record.labels.items())),
+        "Labels": joined(record.labels),
     }
 
 

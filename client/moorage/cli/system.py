@@ -77,15 +77,13 @@ async def info(app: App) -> None:
 async def plugins(app: App, filters: tuple[str, ...]) -> None:
     """List the daemon's plugins, and why those that did not start did not."""
     found = sorted(await app.client.introspection.plugins(*filters), key=lambda plugin: (plugin.type, plugin.id))
-    if app.quiet:
-        for plugin in found:
-            print(f"{plugin.type}.{plugin.id}")
-        return
-    print_rows([_plugin(plugin) for plugin in found], _PLUGIN_COLUMNS, app.format)
+    app.show([describe_plugin(plugin) for plugin in found], _PLUGIN_COLUMNS, "URI")
 
 
-def _plugin(plugin: Plugin) -> dict[str, Any]:
+def describe_plugin(plugin: Plugin) -> dict[str, Any]:
+    """All that is known of a plugin."""
     return {
+        "URI": f"{plugin.type}.{plugin.id}",
         "Type": plugin.type,
         "ID": plugin.id,
         "Status": plugin.status,

@@ -10,7 +10,6 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, for_each
-from moorage.cli.output import print_object, print_rows
 from moorage.cli.pairs import pairs
 from moorage.options import options_of
 from moorage.volumes import NamedVolume, Volumes
@@ -34,11 +33,7 @@ async def _volumes(app: App) -> Volumes:
 async def list_volumes(app: App) -> None:
     """List volumes."""
     rows = [_shown(found) for found in (await _volumes(app)).list()]
-    if app.quiet:
-        for row in rows:
-            print(row["Name"])
-        return
-    print_rows(rows, _COLUMNS, app.format)
+    app.show(rows, _COLUMNS, "Name")
 
 
 @volume.command("create")
@@ -81,12 +76,7 @@ async def remove(app: App, names: tuple[str, ...], force: bool) -> int:
 async def inspect(app: App, names: tuple[str, ...]) -> None:
     """Show all that is known of volumes."""
     volumes = await _volumes(app)
-    found = [_shown(volumes.get(name)) for name in names]
-    if app.format in ("", "table"):
-        print_object(found)
-        return
-    for each in found:
-        print_object(each, app.format)
+    app.describe([_shown(volumes.get(name)) for name in names])
 
 
 @volume.command("prune")
