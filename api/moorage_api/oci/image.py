@@ -27,6 +27,7 @@ OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+DOCKER_SCHEMA1_UNSIGNED = "application/vnd.docker.distribution.manifest.v1+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
@@ -58,6 +59,11 @@ def is_index(media_type: str) -> bool:
 
 def is_manifest(media_type: str) -> bool:
     return media_type in (OCI_MANIFEST, DOCKER_MANIFEST)
+
+
+def is_schema1(media_type: str) -> bool:
+    """Docker's first manifests, which must be made into others before they are of use."""
+    return media_type in (DOCKER_SCHEMA1, DOCKER_SCHEMA1_UNSIGNED)
 
 
 def is_config(media_type: str) -> bool:

@@ -16,7 +16,6 @@ from mooraged.differ.compression import Decompressor
 from mooraged.differ.extract import Extractor
 from mooraged.differ.growing import GrowingFile, Growth
 from mooraged.differ.image import ImageSink
-from mooraged.differ.limits import Limits
 from mooraged.differ.messages import Apply
 from mooraged.differ.sink import Sink
 from mooraged.differ.tar.events import LimitError
@@ -53,7 +52,7 @@ class Applying:
         try:
             with open(self._request.path, "rb", buffering=0) as file:
                 size = self._request.size
-                ceiling = _ceiling(size, self._request.limits)
+                ceiling = self._request.limits.ceiling(size)
                 source = Decompressor(GrowingFile(file, size, self._growth) if self._request.grows else file)
                 while (buffer := extraction.free()) is not None:
                     count = source.readinto(buffer)
@@ -68,11 +67,6 @@ class Applying:
         finally:
             extraction.stop()
         return Applied(f"sha256:{digest.hexdigest()}", self.size, extraction.incomplete)
-
-
-def _ceiling(compressed: int, limits: Limits) -> int:
-    """How large the layer may be: absolutely, and in proportion to its compressed size."""
-    return min(limits.max_size, max(limits.ratio_floor, compressed * limits.max_ratio))
 
 
 class _Extraction(threading.Thread):

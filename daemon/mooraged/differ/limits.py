@@ -15,3 +15,7 @@ class Limits(msgspec.Struct, frozen=True):
     ratio_floor: int = 2 << 30
     max_depth: int = 256
     max_path: int = 4095
+
+    def ceiling(self, compressed: int) -> int:
+        """How large a layer of `compressed` bytes may be: absolutely, and in proportion."""
+        return min(self.max_size, max(self.ratio_floor, compressed * self.max_ratio))

@@ -19,6 +19,7 @@ from mooraged.transfer.extraction import Target
 from mooraged.transfer.fetcher import check_size, fetch_blob, fetch_document, set_labels, store_document
 from mooraged.transfer.fetches import Fetches
 from mooraged.transfer.labels import children_labels, source_label
+from mooraged.transfer.modernise import Modernised
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.resolver import Resolved
 from mooraged.transfer.source import Source
@@ -83,6 +84,9 @@ class Pull:
 
     async def run(self, resolved: Resolved, snapshotter: str) -> Image:
         """Fetch and save what was resolved; unpacked to `snapshotter` if the options ask for it."""
+        if image.is_schema1(resolved.descriptor.media_type):
+            modernised = Modernised(self._threads, self._source, self._stores, self._blob)
+            resolved = Resolved(*await modernised.run(resolved.descriptor))
         for platform in self._options.platforms or (default_platform(),):
             found = await self._find(resolved, only(platform), 0)
             if found is None:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from moorage_api.content import BlobReader, ContentStore
-from moorage_api.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
+from moorage_api.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound, ResourceExhausted
 from moorage_api.types import Descriptor
 from mooraged.differ.compression import compressor, decompressed
+from mooraged.differ.limits import Limits
 from mooraged.differ.media import Compression
 from mooraged.differ.tar.events import TarError
 from mooraged.transfer.fetcher import set_labels
@@ -87,8 +88,13 @@ def _abort(content: ContentStore, ref: str) -> None:
 
 def _tar_of(content: ContentStore, layer: Descriptor) -> Iterator[bytes]:
     with content.open(layer.digest) as reader, io.BufferedReader(_BlobFile(reader), _READ) as file:
+        ceiling, size = Limits().ceiling(layer.size), 0
         try:
-            yield from decompressed(cast(BinaryIO, file))
+            for chunk in decompressed(cast(BinaryIO, file)):
+                size += len(chunk)
+                if size > ceiling:
+                    raise ResourceExhausted(f"layer {layer.digest}: more than {ceiling} bytes uncompressed")
+                yield chunk
         except TarError as error:
             raise InvalidArgument(f"layer {layer.digest}: {error}") from error
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from moorage_api.errors import DataLoss, InvalidArgument, ResourceExhausted, Unimplemented
+from moorage_api.errors import DataLoss, InvalidArgument, ResourceExhausted
 from moorage_api.oci import image
 from moorage_api.oci.reference import Reference
 from moorage_api.types import Descriptor, check_digest
+from mooraged.transfer import schema1
 from mooraged.transfer.client import read_body
 from mooraged.transfer.failures import HostFailure
 from mooraged.transfer.hosts import PULL, RESOLVE, Host
@@ -45,16 +46,14 @@ class _Kind(msgspec.Struct, frozen=True, rename="camel"):
 async def resolve(source: Source) -> Resolved:
     """Ask for the source's reference: by digest any host that may be pulled from, by tag only those trusted to resolve.
 
-    Errors as `Source.ask`; also `Unimplemented` for Docker's schema 1, `InvalidArgument` for what is no image.
+    It may be a manifest of Docker's schema 1. Errors as `Source.ask`; also `InvalidArgument` for what is no image.
     """
     reference = source.reference
     resolved = await source.ask(
         f"resolve {reference.canonical}", lambda host: resolve_at(source, host), needed_for(reference)
     )
     media_type = resolved.descriptor.media_type
-    if media_type == image.DOCKER_SCHEMA1:
-        raise Unimplemented(f"{reference.canonical} is an image of Docker's schema 1: push it again in a newer form")
-    if not image.is_index(media_type) and not image.is_manifest(media_type):
+    if not _is_known(media_type):
         raise InvalidArgument(f"{reference.canonical} is not an image: its media type is {media_type!r}")
     return resolved
 
@@ -97,12 +96,17 @@ def _described(response: aiohttp.ClientResponse, wanted: str) -> Descriptor | No
 def _inspected(data: bytes, headers: Mapping[str, str], wanted: str) -> Resolved:
     """The descriptor of a document that was read; its own media type counts where the headers' is a general one."""
     stated = _stated_digest(headers, wanted) or wanted
+    media_type = _media_type(headers)
+    if not _is_known(media_type):
+        media_type = _inner_type(data)
     algorithm = (stated or "sha256:").partition(":")[0]
-    digest = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+    if image.is_schema1(media_type):
+        digest = schema1.digest(data, algorithm)
+    else:
+        digest = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
     if stated and digest != stated:
         raise HostFailure(DataLoss(f"its manifest should be {stated} and is {digest}"))
-    media_type = _media_type(headers)
-    return Resolved(Descriptor(media_type if _is_known(media_type) else _inner_type(data), digest, len(data)), data)
+    return Resolved(Descriptor(media_type, digest, len(data)), data)
 
 
 def _stated_digest(headers: Mapping[str, str], wanted: str) -> str:
@@ -123,7 +127,7 @@ def _media_type(headers: Mapping[str, str]) -> str:
 
 
 def _is_known(media_type: str) -> bool:
-    return image.is_index(media_type) or image.is_manifest(media_type) or media_type == image.DOCKER_SCHEMA1
+    return image.is_index(media_type) or image.is_manifest(media_type) or image.is_schema1(media_type)
 
 
 def _inner_type(data: bytes) -> str:

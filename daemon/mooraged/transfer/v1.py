@@ -1,6 +1,6 @@
 """Docker's first image format: a chain of JSON documents, one a layer, that becomes the configuration of today.
 
-It lives on in archives that `docker save` wrote before 1.10.
+It lives on in registries, as schema 1, and in archives that `docker save` wrote before 1.10.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from moorage_api.errors import (
     PermissionDenied,
     ResourceExhausted,
     Unavailable,
-    Unimplemented,
 )
 from moorage_api.oci import image as documents
 from moorage_api.transfer import PullOptions
@@ -269,10 +268,6 @@ async def test_documents_that_disagree(case: Case) -> None:
     for stated in (documents.OCI_INDEX, documents.DOCKER_MANIFEST):
         await case.fails(InvalidArgument, "calls itself", Fault("manifests", headers={"Content-Type": stated}))
     assert case.world.leftovers() == []
-
-
-async def test_schema_1(case: Case) -> None:
-    await case.fails(Unimplemented, "schema 1", Fault("manifests", headers={"Content-Type": documents.DOCKER_SCHEMA1}))
 
 
 async def test_what_is_no_image(case: Case) -> None:
