@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from zlib import adler32
 
 from mooraged.differ.tar.events import TarError
 
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}")
 _TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 _RECORD_LENGTH_DIGITS = 8
+_NO_HEADER = "wrong checksum of a header: not a tar archive, or a damaged one"
+_HALF = 256
+_LOW = 0xFFFF
 
 
 def number(field: bytes) -> int:
@@ -28,6 +33,10 @@ def number(field: bytes) -> int:
         raise TarError(f"invalid number {field!r}") from error
 
 
+# Owners, modes and times are the same for most entries of an archive.
+repeated_number = lru_cache(1024)(number)
+
+
 def text(field: bytes) -> bytes:
     """A text field: up to its first NUL."""
     return field.partition(b"\0")[0]
@@ -35,13 +44,18 @@ def text(field: bytes) -> bytes:
 
 def check_sum(block: bytes) -> None:
     """`TarError` where the block's checksum is not what its bytes add up to, as unsigned or (old tars) signed ones."""
-    expected = number(block[148:156])
-    unsigned = sum(block) - sum(block[148:156]) + 256
+    try:
+        expected = number(block[148:156])
+    except TarError:
+        raise TarError(_NO_HEADER) from None
+    # The low half of an Adler-32 is one more than the sum of the bytes, modulo 65521: more than 256 bytes can come to.
+    halves = (adler32(block[:_HALF]) & _LOW) + (adler32(block[_HALF:]) & _LOW) - 2
+    unsigned = halves - sum(block[148:156]) + 8 * ord(" ")
     if unsigned == expected:
         return
     high = sum(1 for byte in block[:148] + block[156:] if byte > 127)
     if unsigned - 256 * high != expected:
-        raise TarError("wrong checksum of a header: not a tar archive, or a damaged one")
+        raise TarError(_NO_HEADER)
 
 
 def pax_records(data: bytes) -> list[tuple[bytes, bytes]]:

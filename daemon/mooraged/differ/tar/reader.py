@@ -264,12 +264,13 @@ def _entry(block: bytes, kind: Type) -> Entry:
     if block[257:263] == b"ustar\0" and block[345]:
         name = fields.text(block[345:500]) + b"/" + name
     entry = Entry(
-        name=name,
-        type=kind,
-        mode=fields.number(block[100:108]) & 0o7777,
-        uid=fields.number(block[108:116]),
-        gid=fields.number(block[116:124]),
-        mtime=fields.number(block[136:148]) * 1_000_000_000,
+        name,
+        kind,
+        fields.repeated_number(block[100:108]) & 0o7777,
+        fields.repeated_number(block[108:116]),
+        fields.repeated_number(block[116:124]),
+        0,
+        fields.repeated_number(block[136:148]) * 1_000_000_000,
     )
     if kind is Type.LINK or kind is Type.SYMLINK:
         entry.link = fields.text(block[157:257])
