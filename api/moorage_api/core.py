@@ -38,9 +38,8 @@ class Daemon:
     ttrpc_address: str
 
 
-@runtime_checkable
-class Namespaced(Protocol):
-    """All that one namespace holds. With a lease bound, what is written is added to that lease."""
+class Stores(Protocol):
+    """Where the images of one namespace are. With a lease bound, what is written is added to that lease."""
 
     @property
     def namespace(self) -> str: ...
@@ -52,13 +51,25 @@ class Namespaced(Protocol):
     def images(self) -> ImageStore: ...
 
     @property
+    def leases(self) -> LeaseManager: ...
+
+    def snapshotter(self, name: str = "") -> Snapshotter:
+        """By plugin id; empty for the default. `NotFound`, with the names there are."""
+
+
+class View(Stores, Protocol):
+    """All that is stored of one namespace."""
+
+    @property
     def containers(self) -> ContainerStore: ...
 
     @property
-    def leases(self) -> LeaseManager: ...
-
-    @property
     def sandboxes(self) -> SandboxStore: ...
+
+
+@runtime_checkable
+class Namespaced(View, Protocol):
+    """All that one namespace holds: what is stored of it, and what runs."""
 
     @property
     def sandbox_controller(self) -> SandboxController: ...
@@ -68,9 +79,6 @@ class Namespaced(Protocol):
 
     @property
     def transfer(self) -> Transfer: ...
-
-    def snapshotter(self, name: str = "") -> Snapshotter:
-        """By plugin id; empty for the default. `NotFound`, with the names there are."""
 
 
 @runtime_checkable

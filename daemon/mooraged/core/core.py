@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from moorage_api.containers import ContainerStore
 from moorage_api.content import ContentStore
-from moorage_api.core import Daemon, Namespaced
+from moorage_api.core import Daemon, Namespaced, View
 from moorage_api.differ import Differ
 from moorage_api.errors import NotFound, Unavailable
 from moorage_api.events import EventBus
@@ -29,30 +29,6 @@ from moorage_api.transfer import Transfer
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class View(Protocol):
-    """What the metadata plugin gives of one namespace."""
-
-    @property
-    def namespace(self) -> str: ...
-
-    @property
-    def content(self) -> ContentStore: ...
-
-    @property
-    def images(self) -> ImageStore: ...
-
-    @property
-    def containers(self) -> ContainerStore: ...
-
-    @property
-    def leases(self) -> LeaseManager: ...
-
-    @property
-    def sandboxes(self) -> SandboxStore: ...
-
-    def snapshotter(self, name: str = "") -> Snapshotter: ...
 
 
 class Metadata(Protocol):

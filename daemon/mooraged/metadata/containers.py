@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,12 +10,12 @@ from sqlalchemy import Connection, bindparam, select
 
 from moorage_api import adaptors
 from moorage_api.containers import Container, Runtime
-from moorage_api.errors import AlreadyExists, InvalidArgument, MoorageError, NotFound
+from moorage_api.errors import AlreadyExists, InvalidArgument
 from moorage_api.fieldpaths import immutable, merge, split, without_empty
-from moorage_api.filters import parse
 from moorage_api.types import check_identifier
 from moorage_api.wire import events_types_pb2 as events
 from mooraged.metadata import schema
+from mooraged.metadata.records import Kind, Records
 from mooraged.metadata.rows import AnyRow, Rows
 from mooraged.metadata.scope import Scope
 
@@ -31,47 +30,19 @@ _holder_of_name = select(_table.c.id).where(
 _ALL_FIELDS = ("labels", "spec", "extensions", "image", "snapshot_key")
 
 
-class Containers:
+class Containers(Records[Container]):
     """`moorage_api.containers.ContainerStore` over the database."""
 
     def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-
-    def get(self, id: str) -> Container:
-        row = self._scope.read(lambda connection: _rows.get(connection, self._scope.namespace, id))
-        if row is None:
-            raise self._missing(id)
-        return _container(row)
-
-    def list(self, filters: Sequence[str] = ()) -> list[Container]:
-        accepted = parse(filters)
-        rows = self._scope.read(lambda connection: _rows.all(connection, self._scope.namespace))
-        return [found for found in map(_container, rows) if accepted.matches(adaptors.container(found))]
+        super().__init__(scope, _KIND)
 
     def create(self, container: Container) -> Container:
-        now = time.time_ns()
-        created = replace(_checked(container), created_at=now, updated_at=now)
-
-        def work(connection: Connection) -> None:
-            self._check_name(connection, created)
-            if not _rows.insert(connection, {"namespace": self._scope.namespace, **_values(created)}):
-                raise AlreadyExists(f"container {created.id!r} already exists in namespace {self._scope.namespace!r}")
-
-        self._scope.write(work)
+        created = super().create(container)
         self._scope.publish("/containers/create", _create_event(created))
         return created
 
     def update(self, container: Container, fieldpaths: Sequence[str] = ()) -> Container:
-        def work(connection: Connection) -> Container:
-            row = _rows.get(connection, self._scope.namespace, container.id)
-            if row is None:
-                raise self._missing(container.id)
-            updated = replace(_checked(_updated(_container(row), container, fieldpaths)), updated_at=time.time_ns())
-            self._check_name(connection, updated)
-            _rows.update(connection, self._scope.namespace, container.id, _values(updated))
-            return updated
-
-        updated = self._scope.remove(work)
+        updated = super().update(container, fieldpaths)
         self._scope.publish(
             "/containers/update",
             events.ContainerUpdate(
@@ -81,28 +52,19 @@ class Containers:
         return updated
 
     def delete(self, id: str) -> None:
-        def work(connection: Connection) -> None:
-            if not _rows.delete(connection, self._scope.namespace, id):
-                raise self._missing(id)
-
-        self._scope.remove(work)
+        super().delete(id)
         self._scope.publish("/containers/delete", events.ContainerDelete(id=id))
 
-    def _check_name(self, connection: Connection, container: Container) -> None:
-        """`AlreadyExists` where another container has the name."""
-        name = container.labels.get(NAME_LABEL)
+    def _claim(self, connection: Connection, record: Container) -> None:
+        """The name, where it has one."""
+        name = record.labels.get(NAME_LABEL)
         if name is None:
             return
         holder = connection.execute(
             _holder_of_name, {"at_namespace": self._scope.namespace, "at_name": name}
         ).scalar_one_or_none()
-        if holder is not None and holder != container.id:
-            raise AlreadyExists(
-                f"container name {name!r} is in use by container {holder} in namespace {self._scope.namespace!r}"
-            )
-
-    def _missing(self, id: str) -> MoorageError:
-        return NotFound(f"container {id!r} does not exist in namespace {self._scope.namespace!r}")
+        if holder is not None and holder != record.id:
+            raise AlreadyExists(f"container name {name!r} is in use by container {holder} in {self._here}")
 
 
 def _updated(current: Container, given: Container, fieldpaths: Sequence[str]) -> Container:
@@ -190,3 +152,6 @@ def _create_event(container: Container) -> events.ContainerCreate:
         event.runtime.options.type_url = container.runtime.options.type_url
         event.runtime.options.value = container.runtime.options.value
     return event
+
+
+_KIND = Kind("container", _rows, _container, _values, adaptors.container, _checked, _updated)

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from moorage_api.content import ContentStore, Info
+from moorage_api.content import Info
+from moorage_api.core import Stores
 from moorage_api.errors import AlreadyExists, NotFound
 from moorage_api.images import Image, ImageStore
-from moorage_api.leases import LeaseManager, Resource
-from moorage_api.snapshots import Snapshotter
+from moorage_api.leases import Resource
 
-
-class Stores(Protocol):
-    """One namespace. With a lease bound, what is written is added to that lease."""
-
-    @property
-    def namespace(self) -> str: ...
-
-    @property
-    def content(self) -> ContentStore: ...
-
-    @property
-    def images(self) -> ImageStore: ...
-
-    @property
-    def leases(self) -> LeaseManager: ...
-
-    def snapshotter(self, name: str = "") -> Snapshotter: ...
+__all__ = ["Metadata", "Stores", "claim", "save_image"]
 
 
 class Metadata(Protocol):
