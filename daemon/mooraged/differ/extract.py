@@ -14,6 +14,8 @@ from mooraged.differ.sink import DEVICE_MAX, Sink, entry_name, may_be_set, time_
 from mooraged.differ.tar.events import Data, Entry, TarError, Type
 from mooraged.differ.whiteouts import Whiteouts, remove_entry
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -43,12 +45,19 @@ class Extractor(Sink[int]):
         self._times: dict[bytes, int] = {}
         self._file = -1
         self._end = 0
+        self._owner = os.geteuid(), os.getegid()
+        self._complete = False
+        """Whether the file was made with its owner and mode."""
+        self._plain: bool | None = None
+        """Whether files get the owner and mode that they are made with, folders that give their group aside; None before
+        it was seen. An access control list of a folder, or a mount option, may change them."""
 
     def finish(self) -> None:
         """The archive is complete: set what could not be set before, the times of folders."""
         for path, time in self._times.items():
+            parent, _, name = path.rpartition(b"/")
             try:
-                fd = syscalls.openat2(self._folders.root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                fd = os.open(name, _FOLDER, dir_fd=self._folders.find(parent))
             except OSError as error:
                 # Replaced or removed by a later entry.
                 if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -78,13 +87,27 @@ class Extractor(Sink[int]):
             self._folders.forget()
 
     def _make_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        simple = not (entry.mode & _SPECIAL_BITS or entry.xattrs)
+        mode = entry.mode if simple else 0o600
         try:
-            self._file = os.open(name, _CREATE, 0o600, dir_fd=fd)
+            self._file = os.open(name, _CREATE, mode, dir_fd=fd)
         except FileExistsError:
             fd = self._clear(path, fd, name)
-            self._file = os.open(name, _CREATE, 0o600, dir_fd=fd)
+            self._file = os.open(name, _CREATE, mode, dir_fd=fd)
         self._end = 0
+        self._complete = (
+            simple
+            and (entry.uid, entry.gid) == self._owner
+            and not self._folders.gives_group(fd)
+            and (self._see(entry) if self._plain is None else self._plain)
+        )
         self._whiteouts.made(fd, name)
+
+    def _see(self, entry: Entry) -> bool:
+        """Look at the file that was made for `entry`: whether it has got the owner and mode."""
+        found = os.fstat(self._file)
+        self._plain = (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (*self._owner, entry.mode)
+        return self._plain
 
     def _write(self, entry: Entry, event: Data) -> None:
         view, offset = event.view, event.offset
@@ -96,14 +119,15 @@ class Extractor(Sink[int]):
 
     def _finish_file(self, entry: Entry) -> None:
         """The file is written: its size where it ends in a hole, then owner, attributes and mode, in this order, since
-        a new owner clears capabilities and set-id bits."""
+        a new owner clears capabilities and set-id bits; those of most files are right as they were made."""
         file = self._file
         if self._end < entry.size:
             os.ftruncate(file, entry.size)
-        os.fchown(file, entry.uid, entry.gid)
-        for key, value in entry.xattrs.items():
-            _set_xattr(file, key, value)
-        os.fchmod(file, entry.mode)
+        if not self._complete:
+            os.fchown(file, entry.uid, entry.gid)
+            for key, value in entry.xattrs.items():
+                _set_xattr(file, key, value)
+            os.fchmod(file, entry.mode)
         time = time_of(entry)
         os.utime(file, ns=(time, time))
         self._file = -1
@@ -119,6 +143,8 @@ class Extractor(Sink[int]):
                 self._whiteouts.replaced(fd, name)
         self._whiteouts.made(fd, name)
         self._set_attributes(entry, fd, name)
+        if entry.mode & stat.S_ISGID:
+            self._folders.forget()
         self._times[path] = time_of(entry)
 
     def _make_link(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
@@ -184,12 +210,17 @@ class Extractor(Sink[int]):
         if entry.xattrs:
             path = os.fsencode(f"/proc/self/fd/{fd}/") + name
             for key, value in entry.xattrs.items():
-                _set_xattr(path, key, value)
+                self._set_folder_xattr(path, key, value)
         if entry.type is not Type.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=fd)
         if entry.type is not Type.FOLDER:
             time = time_of(entry)
             os.utime(name, ns=(time, time), dir_fd=fd, follow_symlinks=False)
+
+    def _set_folder_xattr(self, path: bytes, key: str, value: bytes) -> None:
+        _set_xattr(path, key, value)
+        if key.startswith("system."):
+            self._plain = False
 
     def _folder_made(self, path: bytes, fd: int, name: bytes) -> None:
         """A folder that the archive has files in, and no entry (yet): as it is in the layers below, if it is there."""
@@ -214,7 +245,7 @@ class Extractor(Sink[int]):
         origin = f"/proc/self/fd/{source}"
         target = os.fsencode(f"/proc/self/fd/{fd}/") + name
         for key in os.listxattr(origin):
-            _set_xattr(target, key, os.getxattr(origin, key))
+            self._set_folder_xattr(target, key, os.getxattr(origin, key))
         os.chmod(name, stat.S_IMODE(attributes.st_mode), dir_fd=fd)
 
 

@@ -32,6 +32,7 @@ class Folders:
         self.root = os.open(root, _OPEN)
         self._made = made
         self._open: dict[bytes, int] = {}
+        self._setgid = {self.root} if os.fstat(self.root).st_mode & stat.S_ISGID else set()
 
     def close(self) -> None:
         self.forget()
@@ -41,7 +42,13 @@ class Folders:
         """Close all but the root: a folder or a link was removed, and paths may lead elsewhere now."""
         for fd in self._open.values():
             os.close(fd)
+        self._setgid.difference_update(self._open.values())
         self._open.clear()
+
+    def gives_group(self, fd: int) -> bool:
+        """Whether what is made in the folder gets the folder's group. A folder that becomes one that does has to be
+        forgotten."""
+        return fd in self._setgid
 
     def find(self, path: bytes) -> int:
         """The folder at `path`. `FileNotFoundError`, `NotADirectoryError`, or another `OSError`."""
@@ -55,6 +62,9 @@ class Folders:
 
     def make(self, path: bytes) -> int:
         """The folder at `path`; what is missing of it is made, mode 0755."""
+        known = self._open.get(path)
+        if known is not None:
+            return known
         try:
             return self.find(path)
         except FileNotFoundError:
@@ -75,8 +85,12 @@ class Folders:
 
     def _keep(self, path: bytes, fd: int) -> None:
         if len(self._open) >= _CACHED:
-            os.close(self._open.pop(next(iter(self._open))))
+            old = self._open.pop(next(iter(self._open)))
+            self._setgid.discard(old)
+            os.close(old)
         self._open[path] = fd
+        if os.fstat(fd).st_mode & stat.S_ISGID:
+            self._setgid.add(fd)
 
     def _make_missing(self, path: bytes) -> int:
         """Walk `path` name by name, following links within the root, and make what is not there."""

@@ -47,6 +47,7 @@ class Sink(ABC, Generic[F]):
     def __init__(self, limits: Limits, makers: Mapping[Type, Callable[[Entry, bytes, F, bytes], None]]) -> None:
         self._limits = limits
         self._makers = makers
+        self._make_file_of = makers[Type.FILE]
         self._entries = 0
         self._entry: Entry | None = None
         self._filling: Entry | None = None
@@ -117,12 +118,13 @@ class Sink(ABC, Generic[F]):
             return
         if not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
             raise TarError(f"owner {entry.uid}:{entry.gid} is out of range")
-        is_file = entry.type is Type.FILE
-        if is_file and entry.size > self._limits.max_size:
+        if entry.type is not Type.FILE:
+            self._makers[entry.type](entry, path, self._folder(parent), name)
+            return
+        if entry.size > self._limits.max_size:
             raise LimitError(f"a file of {entry.size} bytes: at most {self._limits.max_size}")
-        self._makers[entry.type](entry, path, self._folder(parent), name)
-        if is_file:
-            self._filling = entry
+        self._make_file_of(entry, path, self._folder(parent), name)
+        self._filling = entry
 
     def _whiteout(self, entry: Entry, parent: bytes, name: bytes) -> None:
         if name == OPAQUE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -207,6 +208,50 @@ def test_links_on_the_way_are_followed_within_the_root(root: Path) -> None:
 def test_time_of_a_folder_is_its_own(root: Path) -> None:
     extract(root, folder("d", mtime=1000), entry("d/file"), folder("e", mtime=2000), entry("e"))
     assert (root / "d").stat().st_mtime == 1000
+
+
+def owned(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+
+def test_files_have_their_own_group_in_a_folder_that_gives_its_group(root: Path) -> None:
+    extract(
+        root,
+        folder("a", gid=7, mode=0o755),
+        entry("a/before", mode=0o640),
+        symlink("alias", "a"),
+        folder("a", gid=7, mode=0o2755),
+        entry("a/after", mode=0o604),
+        entry("alias/through", mode=0o755),
+        folder("a/inner"),
+        entry("a/inner/file"),
+        entry("a/special", mode=0o4711),
+        entry("a/other", uid=5, gid=6),
+    )
+    assert owned(root / "a") == (0, 7, 0o2755)
+    assert owned(root / "a/inner") == (0, 0, 0o755)
+    modes = {"before": 0o640, "after": 0o604, "through": 0o755, "inner/file": 0o644, "special": 0o4711}
+    assert {name: owned(root / "a" / name) for name in modes} == {name: (0, 0, mode) for name, mode in modes.items()}
+    assert owned(root / "a/other") == (5, 6, 0o644)
+
+
+@pytest.mark.parametrize("inherited", [True, False])
+def test_files_have_their_own_mode_below_an_access_control_list(root: Path, inherited: bool) -> None:
+    """A default list of a folder restricts what is made in it (acl, 5): version 2, and read for all three classes."""
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 4, 0xFFFFFFFF) for tag in (1, 4, 0x20))
+    if inherited:
+        os.setxattr(root, "system.posix_acl_default", acl)
+    header = {"SCHILY.xattr.system.posix_acl_default": os.fsdecode(acl)} if not inherited else {}
+    extract(
+        root,
+        entry("first", mode=0o666),
+        folder("a", pax_headers=header),
+        entry("a/second", mode=0o777),
+        entry("a/third", mode=0o666),
+    )
+    names = {"first": 0o666, "a/second": 0o777, "a/third": 0o666}
+    assert {name: owned(root / name)[2] for name in names} == names
 
 
 def test_attributes_that_are_no_layers_to_set(root: Path) -> None:
