@@ -123,6 +123,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_ownership_from_security_context: Annotated[
         bool, Meta(description="Whether devices get the container's user and group as owners.")
     ] = False
+    cdi_spec_dirs: Annotated[
+        tuple[str, ...],
+        Meta(description="Folders with the specifications of CDI devices; a later one comes before an earlier one."),
+    ] = ("/etc/cdi", "/var/run/cdi")
     unset_seccomp_profile: Annotated[
         str, Meta(description="Seccomp profile where the caller names none: empty, `unconfined` or `runtime/default`.")
     ] = ""

@@ -11,6 +11,7 @@ from moorage_api.core import Core, Namespaced
 from moorage_api.errors import NotFound
 from moorage_api.sandboxes import SandboxStatus
 from moorage_cri.background import Background
+from moorage_cri.cdi.registry import DeviceRegistry
 from moorage_cri.cni.netns import NetworkNamespaces
 from moorage_cri.cni.network import Network
 from moorage_cri.concurrency import finish
@@ -43,6 +44,7 @@ class Cri:
     images: ImageCache
     background: Background
     nri: Registry = field(default_factory=Registry)
+    cdi: DeviceRegistry = field(default_factory=DeviceRegistry)
     feed: Feed = field(default_factory=Feed)
     sandboxes: Index[Sandbox] = field(default_factory=lambda: Index("sandbox"))
     containers: Index[Container] = field(default_factory=lambda: Index("container"))

@@ -8,6 +8,7 @@ from moorage_api.core import Core
 from moorage_api.plugin import InitContext, PluginType, Registration, SkipPlugin, hookimpl
 from moorage_api.rpc import Service
 from moorage_cri.background import Background
+from moorage_cri.cdi.registry import DeviceRegistry
 from moorage_cri.cni.cache import Cache
 from moorage_cri.cni.config import ConfigFolder
 from moorage_cri.cni.netns import NetworkNamespaces
@@ -69,6 +70,7 @@ def assemble(context: InitContext[Config]) -> Cri:
         namespaces=NetworkNamespaces(context.state / "netns"),
         images=ImageCache(k8s),
         background=background,
+        cdi=DeviceRegistry(config.cdi_spec_dirs),
         nri=context.get_all(PluginType.NRI).get("nri") or Registry(),
     )
 

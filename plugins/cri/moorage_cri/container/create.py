@@ -150,6 +150,7 @@ class CreateContainer:
             config=cri.config,
             handler=handler,
             host=host(),
+            cdi=cri.cdi,
             mounts=mounted,
             binds=[*pod_binds(cri, sandbox, container.config), *self._volumes(container, image, rootfs)],
             target_pid=target_pid,

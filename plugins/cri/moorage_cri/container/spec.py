@@ -14,6 +14,8 @@ from moorage_api.oci.spec import Spec
 from moorage_api.oci.user import User
 from moorage_api.wire import cri_pb2
 from moorage_cri import labels
+from moorage_cri.cdi import names as cdi
+from moorage_cri.cdi.registry import DeviceRegistry
 from moorage_cri.config import Config, RuntimeHandler
 from moorage_cri.container import mounts, resources, security
 from moorage_cri.container.host import Host
@@ -37,6 +39,7 @@ class Inputs:
     config: Config
     handler: RuntimeHandler
     host: Host
+    cdi: DeviceRegistry
     mounts: Sequence[cri_pb2.Mount]
     binds: Sequence[mounts.Bind]
     target_pid: int = 0
@@ -64,6 +67,7 @@ def build(inputs: Inputs) -> Spec:
     _devices(spec, inputs)
     _namespaces(spec, inputs)
     oci.set_user(spec, inputs.user.uid, inputs.user.gid, inputs.user.groups)
+    inputs.cdi.inject(spec, cdi.wanted(config.CDI_devices, config.annotations))
     spec["annotations"] = (
         labels.passed_on(inputs.sandbox.config.annotations, inputs.handler.pod_annotations)
         | labels.passed_on(config.annotations, inputs.handler.container_annotations)

@@ -115,6 +115,7 @@ async def create(cri: Cri, sandbox: Sandbox, container: Container, spec: Spec, w
     if not creation.adjustment.ListFields():
         return
     await cri.run(adjust.apply, spec, creation.adjustment, host())
+    await cri.run(cri.cdi.inject, spec, [device.name for device in creation.adjustment.CDI_devices])
     shown = to_cri(creation.adjustment.linux.resources)
     if shown.ListFields():
         container.config = _with_resources(container.config, shown)
