@@ -6,6 +6,7 @@ The restart labels are containerd's own (its restart monitor), so that container
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +44,10 @@ CONTAINER = "container:"
 NETWORK_OF = "moorage.io/network-of"
 """The label: the id of the container whose network this one joins, whenever it starts."""
 
+ANONYMOUS_VOLUMES = "moorage.io/anonymous-volumes"
+"""The label: the names of the volumes that were made for this container alone, between spaces."""
+
+_ANONYMOUS = re.compile("[0-9a-f]{64}")
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
 
@@ -114,6 +119,11 @@ def in_network_of(container: Container, pid: int) -> Container:
     spec = oci.decode(container.spec)
     oci.set_namespace(spec, "network", f"/proc/{pid}/ns/net")
     return replace(container, spec=oci.encode(spec))
+
+
+def anonymous_volumes(labels: Mapping[str, str]) -> list[str]:
+    """The names of the volumes that go with a container. A label is not trusted with other names than such ones have."""
+    return [name for name in labels.get(ANONYMOUS_VOLUMES, "").split() if _ANONYMOUS.fullmatch(name)]
 
 
 def own_folder(labels: Mapping[str, str], id: str) -> str:

@@ -256,8 +256,9 @@ class ContainerHandle:
         remove_kept(process.stdio)
         return exit
 
-    async def remove(self, *, force: bool = False) -> None:
-        """Remove it, its writable layer and its log; a running one only by `force`, which kills it first.
+    async def remove(self, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it, its writable layer and its log; a running one only by `force`, which kills it first. With `volumes`,
+        or where it was made to be removed at its end, its volumes without a name go as well.
 
         `FailedPrecondition` where it runs.
         """
@@ -275,6 +276,22 @@ class ContainerHandle:
             with contextlib.suppress(NotFound):
                 await self._client.snapshots(self.record.snapshotter).remove(self.record.snapshot_key)
         await asyncio.to_thread(self._remove_log)
+        own = native.anonymous_volumes(self.record.labels) if volumes or self.auto_remove else []
+        if own:
+            await self._remove_volumes(own)
+
+    async def _remove_volumes(self, names: Sequence[str]) -> None:
+        """Remove volumes that no other container has been given since."""
+        from moorage.options import options_of
+        from moorage.volumes import Volumes
+
+        others = [options for record in await self._client.containers.list() if (options := options_of(record))]
+        used = {volume.name for options in others for volume in options.volumes}
+        volumes = Volumes((await self._client.defaults()).volumes, self._client.namespace)
+        for name in names:
+            if name not in used:
+                with contextlib.suppress(NotFound):
+                    await asyncio.to_thread(volumes.remove, name)
 
     async def _taken_down(self, *, force: bool) -> bool:
         """Delete its task, kill it first by `force`; False where the restart monitor has started it at that moment."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from moorage import labels, names
+from moorage import labels, names, volumes
 from moorage.container import ContainerHandle
 from moorage.find import find
 from moorage.image_config import ResolvedImage
@@ -53,9 +53,10 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
         await _check_free(client, names.check_name(options.name))
     id = names.random_id()
     options, other = await _network(client, options)
-    spec = build_spec(options, image.config.config, id)
     restart = RestartPolicy.parse(options.restart)
     defaults = await client.defaults()
+    options = volumes.with_names(options, image.config.config.volumes if defaults.volumes else ())
+    spec = build_spec(options, image.config.config, id)
     if options.auto_remove and restart.name != "no":
         raise InvalidArgument("a container that is to be removed at its end cannot be restarted: leave one of them out")
     snapshotter = options.snapshotter or defaults.snapshotter
@@ -73,7 +74,7 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
                 labels=_labels(client, image, options, defaults.logs, id),
                 extensions=_extensions(image, options),
             )
-            await asyncio.to_thread(_mount_volumes, spec, options, defaults.volumes, client.namespace, mounts)
+            await asyncio.to_thread(volumes.mount, spec, options, defaults.volumes, client.namespace, mounts)
             folder = native.own_folder(record.labels, id)
             name = record.labels[labels.NAME]
             if options.stdin and folder:
@@ -120,21 +121,6 @@ def _make_input(folder: str) -> None:
     os.mkfifo(os.path.join(folder, native.INPUT), 0o600)
 
 
-def _mount_volumes(
-    spec: oci.Spec, options: ContainerOptions, root: str, namespace: str, mounts: Sequence[Mount]
-) -> None:
-    """Name the folders of named volumes in the specification; those that are not there are made."""
-    if not options.volumes:
-        return
-    from moorage.volumes import Volumes
-
-    volumes = Volumes(root, namespace)
-    for volume in options.volumes:
-        mode = "ro" if volume.read_only else "rw"
-        path = volumes.ensure(volume.name, volume.target, mounts).path
-        oci.add_mount(spec, volume.target, path, options=("rbind", "rprivate", mode))
-
-
 async def _set_user(spec: oci.Spec, mounts: Sequence[Mount], user: str) -> None:
     try:
         who = await asyncio.to_thread(user_of_mounts, mounts, user)
@@ -151,6 +137,8 @@ def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, log
     found[labels.NAME] = options.name or names.random_name()
     if logs:
         found[labels.LOG_PATH] = os.path.join(logs, client.namespace, id, LOG_FILE)
+    if options.anonymous_volumes:
+        found[native.ANONYMOUS_VOLUMES] = " ".join(options.anonymous_volumes)
     if options.auto_remove:
         found[labels.AUTO_REMOVE] = "true"
     policy = RestartPolicy.parse(options.restart)

@@ -34,11 +34,12 @@ _MEMORY_LEAST = 6 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A folder or file of the host inside the container."""
+    """A folder or file of the host inside the container. `propagation` is of mounts that come later, as mount(8) has it."""
 
     source: str
     target: str
     read_only: bool = False
+    propagation: str = "rprivate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,13 @@ class Tmpfs:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A named volume inside the container; it is made where there is none of that name."""
+    """A volume inside the container; it is made where there is none of that name. One without a name is the container's
+    alone, and can be removed with it. A new one gets what the image has at `target`, unless `copy` is false."""
 
     name: str
     target: str
     read_only: bool = False
+    copy: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,8 @@ class ContainerOptions:
     `cpus` processors, zero for no limit; `pids_limit` zero for none. `entrypoint` None keeps the image's own, an empty
     sequence removes it. `stdin` gives it an input, to which clients may attach; with `stdin_once` it ends with the first
     client's. `health` is the check in place of the image's, `NONE` as its test for none; what it leaves empty is the
-    image's. `volumes` are named ones. `cgroup_parent` is an absolute path below the cgroup root.
+    image's. `anonymous_volumes` are the names that volumes without one were given. `cgroup_parent` is an absolute path
+    below the cgroup root.
     """
 
     name: str = ""
@@ -93,6 +97,7 @@ class ContainerOptions:
     read_only: bool = False
     binds: Sequence[Bind] = ()
     volumes: Sequence[Volume] = ()
+    anonymous_volumes: Sequence[str] = ()
     tmpfs: Sequence[Tmpfs] = ()
     devices: Sequence[str] = ()
     cap_add: Sequence[str] = ()
@@ -222,7 +227,7 @@ def _set_mounts(spec: oci.Spec, options: ContainerOptions) -> None:
         target = _absolute(bind.target, "the target of a volume")
         mode = "ro" if bind.read_only else "rw"
         source = _absolute(bind.source, "the source of a volume")
-        oci.add_mount(spec, target, source, options=("rbind", "rprivate", mode))
+        oci.add_mount(spec, target, source, options=("rbind", bind.propagation, mode))
 
 
 def set_limits(spec: oci.Spec, options: ContainerOptions) -> None:

@@ -7,16 +7,21 @@ import datetime as dt
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from moorage.options import ContainerOptions, Volume
 from moorage.rootfs import open_inside, read_only, with_rootfs
 from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from moorage_api.mounts import Mount
+from moorage_api.oci import spec as oci
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+ANONYMOUS = "com.docker.volume.anonymous"
+"""docker's label of volumes that were made without a name."""
 _DATA, _ABOUT = "_data", "volume.json"
 
 
@@ -35,6 +40,29 @@ def check_volume_name(name: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise InvalidArgument(f"invalid volume name {name!r}: expected letters, digits, '_', '.' and '-'")
     return name
+
+
+def with_names(options: ContainerOptions, of_image: Iterable[str]) -> ContainerOptions:
+    """The options with a name for each volume that has none, and with the image's own volumes, unless something else is
+    mounted there."""
+    targets = [*(each.target for each in options.volumes), *(each.target for each in options.binds)]
+    taken = {target.rstrip("/") for target in (*targets, *(each.target for each in options.tmpfs))}
+    asked = [*options.volumes, *(Volume("", path) for path in of_image if path.rstrip("/") not in taken)]
+    named = [replace(volume, name=volume.name or secrets.token_hex(32)) for volume in asked]
+    own = [after.name for before, after in zip(asked, named, strict=True) if not before.name]
+    return replace(options, volumes=named, anonymous_volumes=own)
+
+
+def mount(spec: oci.Spec, options: ContainerOptions, root: str, namespace: str, rootfs: Sequence[Mount]) -> None:
+    """Name the folders of volumes in the specification; those that are not there are made. Blocks."""
+    if not options.volumes:
+        return
+    volumes = Volumes(root, namespace)
+    for volume in options.volumes:
+        mode = "ro" if volume.read_only else "rw"
+        labels = {ANONYMOUS: ""} if volume.name in options.anonymous_volumes else {}
+        path = volumes.ensure(volume.name, volume.target, rootfs if volume.copy else (), labels).path
+        oci.add_mount(spec, volume.target, path, options=("rbind", "rprivate", mode))
 
 
 class Volumes:
@@ -81,12 +109,15 @@ class Volumes:
             json.dump({"created": created, "labels": dict(labels or {})}, file)
         return self.get(name)
 
-    def ensure(self, name: str, target: str, rootfs: Sequence[Mount]) -> NamedVolume:
-        """The volume of that name; a new one gets what the image has at `target`, as docker does."""
+    def ensure(self, name: str, target: str, rootfs: Sequence[Mount], labels: Mapping[str, str]) -> NamedVolume:
+        """The volume of that name; a new one gets what the image has at `target`, as docker does. Without `rootfs` it
+        stays empty."""
         try:
             return self.get(name)
         except NotFound:
-            volume = self.create(name)
+            volume = self.create(name, labels)
+        if not rootfs:
+            return volume
         try:
             with_rootfs(read_only(rootfs), f"copy {target}", lambda root: _copy(root, target, volume.path))
         except BaseException:

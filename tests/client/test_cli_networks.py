@@ -1,4 +1,4 @@
-"""Networks, published ports and volumes: the real CNI plugins on a real daemon."""
+"""Networks and published ports: the real CNI plugins on a real daemon."""
 
 from __future__ import annotations
 
@@ -182,22 +182,6 @@ def test_an_ended_containers_address_is_free_again(cli: Cli) -> None:
             ),
             "its port is free",
         )
-
-
-def test_volumes_outlive_containers_and_begin_with_what_the_image_has(cli: Cli) -> None:
-    script = "test -e /etc/passwd && echo kept > /etc/new"
-    cli("run", "--rm", "-v", "data:/etc", cli.image, "sh", "-c", script)
-    assert cli("run", "--rm", "--mount", "type=volume,src=data,dst=/mnt,ro", cli.image, "cat", "/mnt/new") == "kept\n"
-    assert cli("volume", "ls", "-q") == "data\n"
-    assert cli("volume", "inspect", "--format", "{{.Name}} {{.Driver}}", "data") == "data local\n"
-    cli("create", "--name", "user", "-v", "data:/etc", cli.image, "true")
-    used = cli.call("volume", "rm", "data")
-    assert (used.returncode, "is used by" in used.stderr) == (1, True)
-    assert cli("volume", "create", "other") == "other\n"
-    assert cli("volume", "prune", "-f") == "other\n"
-    cli("rm", "user")
-    assert cli("volume", "rm", "data") == "data\n"
-    assert cli("volume", "ls", "-q") == ""
 
 
 @pytest.mark.parametrize("words", [["-p", "x:80"], ["-p", "70000:80"], ["-p", "1-3:1-2"], ["--add-host", "alone"]])

@@ -97,7 +97,7 @@ async def _container(app: App, container: ContainerHandle) -> dict[str, Any]:
         "Name": container.name,
         "Driver": record.snapshotter,
         "HostConfig": _host_config(spec, options),
-        "Mounts": _mounts(spec),
+        "Mounts": _mounts(spec, options),
         "Config": {
             "Hostname": spec.get("hostname", ""),
             "User": options.user if options else "",
@@ -200,17 +200,24 @@ def _endpoint(link: Link | None) -> dict[str, Any]:
     }
 
 
-def _mounts(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "Type": "bind",
-            "Source": mount["source"],
-            "Destination": mount["destination"],
-            "RW": "ro" not in mount.get("options", ()),
-        }
-        for mount in spec.get("mounts", ())
-        if mount.get("type") == "bind"
-    ]
+def _mounts(spec: dict[str, Any], options: ContainerOptions | None) -> list[dict[str, Any]]:
+    """What the user had mounted, and the image: not what every container has."""
+    sources = {mount["destination"]: mount for mount in spec.get("mounts", ())}
+    shown = []
+    for volume in options.volumes if options else ():
+        source = str(sources.get(volume.target, {}).get("source", ""))
+        row = _mount("volume", volume.target, source, read_only=volume.read_only)
+        shown.append({**row, "Name": volume.name, "Driver": "local"})
+    for bind in options.binds if options else ():
+        row = _mount("bind", bind.target, bind.source, read_only=bind.read_only)
+        shown.append({**row, "Propagation": bind.propagation})
+    shown += [_mount("tmpfs", tmpfs.target, "", read_only=False) for tmpfs in (options.tmpfs if options else ())]
+    return shown
+
+
+def _mount(kind: str, target: str, source: str, *, read_only: bool) -> dict[str, Any]:
+    mode = "ro" if read_only else ""
+    return {"Type": kind, "Source": source, "Destination": target, "Mode": mode, "RW": not read_only}
 
 
 def _image(image: ResolvedImage) -> dict[str, Any]:

@@ -109,11 +109,13 @@ async def kill(app: App, containers: tuple[str, ...], name: str) -> int:
 @click.command()
 @click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")
 @click.option("-f", "--force", is_flag=True, help="Also those that run; no error where one is not there.")
-@click.option("-v", "--volumes", is_flag=True, hidden=True, help="Docker's; there are no anonymous volumes.")
+@click.option("-v", "--volumes", is_flag=True, help="Also their volumes without a name.")
 @connected()
 async def rm(app: App, containers: tuple[str, ...], force: bool, volumes: bool) -> int:
     """Remove containers with their writable layers and logs."""
-    return await _each(app, containers, lambda container: container.remove(force=force), missing_ok=force)
+    return await _each(
+        app, containers, lambda container: container.remove(force=force, volumes=volumes), missing_ok=force
+    )
 
 
 @click.command()

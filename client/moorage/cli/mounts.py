@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from moorage.options import Bind, Tmpfs, Volume
 from moorage.volumes import check_volume_name
 from moorage_api.errors import InvalidArgument
 
+_PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 _MODES = {"": False, "rw": False, "ro": True, "z": False, "Z": False}
 
 
 def parse_volume(text: str) -> Bind | Volume:
-    """`HOST:CONTAINER[:ro]`, or a volume's `NAME:CONTAINER[:ro]`. `InvalidArgument`.
+    """`HOST:CONTAINER[:ro]`, or a volume's `NAME:CONTAINER[:ro]`, or `CONTAINER` alone for one without a name.
+    `InvalidArgument`.
 
     A folder of the host that is not there is made, as docker does.
     """
     source, *rest = text.split(":")
+    if not rest and source.startswith("/"):
+        return Volume("", source)
     if len(rest) not in (1, 2) or not source or not rest[0].startswith("/"):
         raise InvalidArgument(f"invalid volume {text!r}: expected HOST:CONTAINER[:ro], both absolute paths")
-    read_only = False
-    for mode in rest[1].split(",") if len(rest) == 2 else ():
-        if mode not in _MODES:
+    modes = rest[1].split(",") if len(rest) == 2 else []
+    propagation = next((mode for mode in modes if mode in _PROPAGATIONS), "rprivate")
+    known = _MODES | dict.fromkeys((*_PROPAGATIONS, "nocopy"), False)
+    for mode in modes:
+        if mode not in known:
             raise InvalidArgument(f"invalid volume {text!r}: unknown mode {mode!r}, expected ro or rw")
-        read_only = read_only or _MODES[mode]
+    read_only = any(known[mode] for mode in modes)
     if not source.startswith(("/", ".", "~")):
-        return Volume(check_volume_name(source), rest[0], read_only)
+        return Volume(check_volume_name(source), rest[0], read_only, "nocopy" not in modes)
     path = os.path.abspath(os.path.expanduser(source))
     try:
         if not os.path.exists(path):
             os.makedirs(path)
     except OSError as error:
         raise InvalidArgument(f"invalid volume {text!r}: cannot make {path}: {error.strerror}") from None
-    return Bind(path, rest[0], read_only)
+    return Bind(path, rest[0], read_only, propagation)
 
 
 def parse_tmpfs(text: str) -> Tmpfs:
@@ -47,32 +54,48 @@ def parse_mount(text: str) -> Bind | Tmpfs | Volume:
     for part in text.split(","):
         key, equals, value = part.partition("=")
         fields[key] = value if equals else "true"
-    kind = fields.pop("type", "bind")
+    kind = fields.pop("type", "volume")
     target = _one(fields, "target", "destination", "dst")
-    source = _one(fields, "source", "src")
-    if kind == "tmpfs":
-        options = [
-            f"{name}={fields.pop(key)}"
-            for key, name in (("tmpfs-size", "size"), ("tmpfs-mode", "mode"))
-            if key in fields
-        ]
-        mount: Bind | Tmpfs | Volume = Tmpfs(target, ("noexec", "nosuid", "nodev", *options))
-    elif kind == "bind":
-        read_only = _one(fields, "readonly", "ro") in ("true", "1")
-        if not os.path.exists(source):
-            raise InvalidArgument(f"invalid mount {text!r}: the source {source!r} is not there")
-        mount = Bind(os.path.abspath(source), target, read_only)
-    elif kind == "volume" and source:
-        mount = Volume(check_volume_name(source), target, _one(fields, "readonly", "ro") in ("true", "1"))
-    else:
-        wrong = (
-            "the volume has no name" if kind == "volume" else f"unknown type {kind!r}, expected bind, volume or tmpfs"
-        )
-        raise InvalidArgument(f"invalid mount {text!r}: {wrong}")
+    if kind not in _KINDS:
+        raise InvalidArgument(f"invalid mount {text!r}: unknown type {kind!r}, expected bind, volume or tmpfs")
+    mount = _KINDS[kind](fields, target, text)
     if fields or not target:
         wrong = f"unknown key {next(iter(fields))!r}" if fields else "the target is missing"
         raise InvalidArgument(f"invalid mount {text!r}: {wrong}")
     return mount
+
+
+def _tmpfs(fields: dict[str, str], target: str, text: str) -> Tmpfs:
+    names = (("tmpfs-size", "size"), ("tmpfs-mode", "mode"))
+    options = [f"{name}={fields.pop(key)}" for key, name in names if key in fields]
+    return Tmpfs(target, ("noexec", "nosuid", "nodev", *options))
+
+
+def _bind(fields: dict[str, str], target: str, text: str) -> Bind:
+    source, read_only = _one(fields, "source", "src"), _is_read_only(fields)
+    propagation = fields.pop("bind-propagation", "rprivate")
+    if propagation not in _PROPAGATIONS:
+        raise InvalidArgument(f"invalid mount {text!r}: unknown propagation {propagation!r}")
+    if not os.path.exists(source):
+        raise InvalidArgument(f"invalid mount {text!r}: the source {source!r} is not there")
+    return Bind(os.path.abspath(source), target, read_only, propagation)
+
+
+def _volume(fields: dict[str, str], target: str, text: str) -> Volume:
+    name, read_only = _one(fields, "source", "src"), _is_read_only(fields)
+    copy = fields.pop("volume-nocopy", "false") not in ("true", "1")
+    return Volume(check_volume_name(name) if name else "", target, read_only, copy)
+
+
+_KINDS: dict[str, Callable[[dict[str, str], str, str], Bind | Tmpfs | Volume]] = {
+    "bind": _bind,
+    "volume": _volume,
+    "tmpfs": _tmpfs,
+}
+
+
+def _is_read_only(fields: dict[str, str]) -> bool:
+    return _one(fields, "readonly", "ro") in ("true", "1")
 
 
 def _one(fields: dict[str, str], *keys: str) -> str:

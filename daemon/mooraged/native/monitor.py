@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,16 +39,17 @@ _PAUSE_FIRST, _PAUSE_LONGEST = 0.1, 60.0
 # One that ran so long (seconds) has recovered: its next restart comes at once again.
 _WELL_AFTER = 10.0
 # Seconds that a client which is attached has for itself: to read what the container wrote last, and to delete the task
-# or the container as it was asked to; and after which to look again.
+# or the container as it was asked to; and only to read, where it is to be started again.
 _ATTACHED_GRACE, _ATTACHED_PAUSE = 3.0, 0.5
 
 
 class Monitor:
     """Watches the exits of all namespaces. One worker for each container that has something due."""
 
-    def __init__(self, core: Core, logs: Path) -> None:
+    def __init__(self, core: Core, logs: Path, volumes: Path) -> None:
         self._core = core
         self._logs = logs
+        self._volumes = volumes
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: set[tuple[str, str]] = set()
         self._pauses: dict[tuple[str, str], tuple[float, float]] = {}
@@ -118,10 +119,11 @@ class Monitor:
         if process is not None and process.status is not Status.STOPPED:
             return None
         status = process.exit_status if process else int(record.labels.get(native.EXIT_STATUS, "0") or 0)
-        if native.NAME in record.labels and process is not None and _is_attended(record, process):
-            return _ATTACHED_PAUSE
+        attended = native.NAME in record.labels and process is not None and _is_attended(record, process)
         if native.wants_restart(record.labels, status):
-            return await self._restart(bound, record, process)
+            return _ATTACHED_PAUSE if attended else await self._restart(bound, record, process)
+        if attended:
+            return _ATTACHED_GRACE
         if process is None or native.NAME not in record.labels:
             return None
         if record.labels.get(native.AUTO_REMOVE) == "true":
@@ -204,6 +206,14 @@ class Monitor:
         folder = native.own_folder(record.labels, record.id)
         if folder and Path(folder).is_relative_to(self._logs):
             await self._core.run(shutil.rmtree, folder, ignore_errors=True)
+        await self._remove_volumes(bound, native.anonymous_volumes(record.labels))
+
+    async def _remove_volumes(self, bound: Namespaced, names: Sequence[str]) -> None:
+        """Remove volumes that no other container has been given since."""
+        others = await self._core.run(bound.containers.list) if names else []
+        for name in names:
+            if not any(other.spec is not None and name.encode() in other.spec.value for other in others):
+                await self._core.run(shutil.rmtree, self._volumes / bound.namespace / name, ignore_errors=True)
 
 
 def _is_attended(record: Container, process: Process) -> bool:

@@ -13,6 +13,7 @@ from mooraged.native.health import Health
 from mooraged.native.monitor import Monitor
 
 _LOGS = f"{PluginType.INTERNAL.value}.logs"
+_VOLUMES = f"{PluginType.INTERNAL.value}.volumes"
 _CORE = f"{PluginType.INTERNAL.value}.core"
 
 
@@ -53,7 +54,8 @@ def init_volumes(context: InitContext[None]) -> Path:
 
 
 def init_monitor(context: InitContext[None]) -> Monitor:
-    monitor = Monitor(context.get(PluginType.INTERNAL, "core"), context.get(PluginType.INTERNAL, "logs"))
+    core, logs, volumes = (context.get(PluginType.INTERNAL, id) for id in ("core", "logs", "volumes"))
+    monitor = Monitor(core, logs, volumes)
     context.on_ready(monitor.start)
     context.on_stop(monitor.stop)
     return monitor
@@ -72,5 +74,7 @@ def moorage_register() -> Sequence[Registration]:
         Registration(PluginType.INTERNAL, "networks", init_networks, config=NetworksConfig),
         Registration(PluginType.INTERNAL, "volumes", init_volumes),
         Registration(PluginType.INTERNAL, "health", init_health, requires=[_CORE], wants=[PluginType.RUNTIME]),
-        Registration(PluginType.INTERNAL, "restart", init_monitor, requires=[_CORE, _LOGS], wants=[PluginType.RUNTIME]),
+        Registration(
+            PluginType.INTERNAL, "restart", init_monitor, requires=[_CORE, _LOGS, _VOLUMES], wants=[PluginType.RUNTIME]
+        ),
     ]
