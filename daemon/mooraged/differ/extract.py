@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import Sequence
 
-from moorage_api.linux import syscalls
 from mooraged.differ.folders import Folders, clean, open_below
 from mooraged.differ.limits import Limits
 from mooraged.differ.sink import DEVICE_MAX, Sink, entry_name, may_be_set, time_of
