@@ -15,6 +15,7 @@ class Kind(Enum):
     SNAPSHOT = "snapshot"
     IMAGE = "image"
     CONTAINER = "container"
+    SANDBOX = "sandbox"
     LEASE = "lease"
     INGEST = "ingest"
 
@@ -41,11 +42,19 @@ class Graph:
     """What is there and may be collected; never flat."""
 
     roots: list[Node] = field(default_factory=list)
+    keepers: dict[Node, list[Node]] = field(default_factory=dict)
+    """For whom each root is one: a container for its snapshot, a lease for what it holds; mostly the root itself."""
+
     references: dict[Node, list[Node]] = field(default_factory=dict)
     """From labels; followed from nodes that are not flat."""
 
     structure: dict[Node, list[Node]] = field(default_factory=dict)
     """A snapshot's parent, an image's target: followed from flat nodes too, and reached flat from there."""
+
+    def root(self, node: Node, keeper: Node | None = None) -> None:
+        """`node` is kept, and all that it reaches."""
+        self.roots.append(node)
+        self.keepers.setdefault(node, []).append(keeper or node)
 
     def refer(self, source: Node, target: Node) -> None:
         """`source` keeps `target` from being collected."""
@@ -53,11 +62,12 @@ class Graph:
 
     def garbage(self) -> set[Node]:
         """The objects that no root reaches."""
-        return self.objects - self._marked()
+        return self.objects - self.reached(self.roots)
 
-    def _marked(self) -> set[Node]:
+    def reached(self, roots: Iterable[Node]) -> set[Node]:
+        """All that can be reached from `roots`, themselves included; none of it flat."""
         seen: set[Node] = set()
-        grey = list(self.roots)
+        grey = list(roots)
         while grey:
             node = grey.pop()
             if node in seen:

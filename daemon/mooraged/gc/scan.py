@@ -62,12 +62,13 @@ class Scan:
             labels = _gc_labels(row.labels)
             self._graph.objects.add(node)
             if not gc_labels.is_expired(labels, self._now, f"lease {row.id!r}"):
-                self._graph.roots.append(node)
+                self._graph.root(node)
                 flat_leases[row.namespace, row.id] = gc_labels.FLAT in labels
         for row in self._rows(_resources):
             flat = flat_leases.get((row.namespace, row.lease))
             if flat is not None:
-                self._graph.roots.append(_resource(row.namespace, row.type, row.id).flattened(flat))
+                held = _resource(row.namespace, row.type, row.id).flattened(flat)
+                self._graph.root(held, Node(Kind.LEASE, row.namespace, row.lease))
 
     def _images(self) -> None:
         for row in self._rows(_images):
@@ -75,13 +76,13 @@ class Scan:
             labels = self._object(node, row.labels)
             self._graph.structure[node] = [Node(Kind.CONTENT, row.namespace, row.digest)]
             if not gc_labels.is_expired(labels, self._now, f"image {row.name!r}"):
-                self._graph.roots.append(node)
+                self._graph.root(node)
 
     def _content(self) -> None:
         for row in self._rows(_blobs):
             node = Node(Kind.CONTENT, row.namespace, row.digest)
             if gc_labels.is_root(self._object(node, row.labels)):
-                self._graph.roots.append(node)
+                self._graph.root(node)
 
     def _ingests(self) -> None:
         now = int(self._now.timestamp() * 1_000_000_000)
@@ -89,7 +90,7 @@ class Scan:
             node = Node(Kind.INGEST, row.namespace, row.ref)
             self._graph.objects.add(node)
             if row.expires_at > now or self._in_use(row.backend_ref):
-                self._graph.roots.append(node)
+                self._graph.root(node)
             if row.shared:
                 self._graph.refer(node, Node(Kind.CONTENT, row.namespace, row.shared))
 
@@ -102,20 +103,21 @@ class Scan:
                 self._graph.structure[node] = [parent]
             # One whose commit is under way is in somebody's hands, whoever refers to it.
             if row.commit_name or gc_labels.is_root(labels):
-                self._graph.roots.append(node)
+                self._graph.root(node)
 
     def _containers(self) -> None:
         for row in self._rows(_containers):
             node = Node(Kind.CONTAINER, row.namespace, row.id)
             self._labels(node, row.labels)
-            self._graph.roots.append(node)
+            self._graph.root(node)
             if row.snapshotter:
                 key = f"{row.snapshotter}/{row.snapshot_key}"
                 self._graph.refer(node, Node(Kind.SNAPSHOT, row.namespace, key))
 
     def _sandboxes(self) -> None:
         for row in self._rows(_sandboxes):
-            self._graph.roots.extend(gc_labels.references(row.namespace, _gc_labels(row.labels)))
+            for target in gc_labels.references(row.namespace, _gc_labels(row.labels)):
+                self._graph.root(target, Node(Kind.SANDBOX, row.namespace, row.id))
 
     def _object(self, node: Node, encoded: str) -> dict[str, str]:
         """Enter something that may be collected, with its references both ways; returns its labels."""

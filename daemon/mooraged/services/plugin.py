@@ -32,6 +32,14 @@ def init_images(context: InitContext[None]) -> Service:
     return images.service(context.get(PluginType.INTERNAL, "core"), context.get(PluginType.GC).collect)
 
 
+def init_garbage(context: InitContext[None]) -> Service:
+    from mooraged.gc.report import Reporter
+    from mooraged.services import garbage
+
+    reporter = Reporter(context.get(PluginType.METADATA), context.get(PluginType.GC).collect)
+    return garbage.service(context.get(PluginType.INTERNAL, "core"), reporter)
+
+
 def init_events(context: InitContext[None]) -> Service:
     from mooraged.services import events
 
@@ -96,6 +104,7 @@ def moorage_register() -> Sequence[Registration]:
         ),
         Registration(grpc, "diff", _of_core("diff"), requires=[_CORE, PluginType.SERVICE]),
         Registration(grpc, "images", init_images, requires=[_CORE, PluginType.GC]),
+        Registration(grpc, "garbage", init_garbage, requires=[_CORE, PluginType.METADATA, PluginType.GC]),
         Registration(grpc, "events", init_events, requires=[PluginType.EVENT]),
         Registration(grpc, "introspection", init_introspection, requires=[_GRAPH]),
         Registration(grpc, "version", init_version),
