@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ def _never(name: str, work: Coroutine[Any, Any, None]) -> None:
     pytest.fail("nothing was to be tried again")
 
 
-ATTACHMENT = Attachment("pod1", "/ns", args={"K8S_POD_NAME": "p"}, capabilities={"portMappings": [{"hostPort": 1}]})
+NETNS = "/proc/self/ns/net"
+ATTACHMENT = Attachment(
+    "pod1", NETNS, args={"K8S_POD_NAME": "p"}, capabilities={"portMappings": [{"hostPort": 1, "protocol": "tcp"}]}
+)
 
 
 async def test_a_chain_is_made_in_order_and_taken_down_in_reverse(scripts: Scripts) -> None:
@@ -100,11 +104,11 @@ async def test_a_chain_is_made_in_order_and_taken_down_in_reverse(scripts: Scrip
     assert second["prevResult"] == RESULT
     assert first["name"] == "net"
     assert first["cniVersion"] == "1.0.0"
-    assert first["runtimeConfig"] == {"portMappings": [{"hostPort": 1}]}
+    assert first["runtimeConfig"] == ATTACHMENT.capabilities
     assert "capabilities" not in first
     assert network.known() == ["pod1"]
     await network.detach("pod1")
-    assert scripts.calls() == ["ADD one /ns", "ADD two /ns", "DEL two /ns", "DEL one /ns"]
+    assert scripts.calls() == [f"ADD one {NETNS}", f"ADD two {NETNS}", f"DEL two {NETNS}", f"DEL one {NETNS}"]
     assert all(config["prevResult"] == RESULT for config in scripts.inputs("DEL"))
     assert network.known() == []
     await network.detach("pod1")
@@ -114,13 +118,13 @@ async def test_a_chain_is_made_in_order_and_taken_down_in_reverse(scripts: Scrip
 async def test_a_network_is_taken_down_as_it_was_made_after_a_restart(scripts: Scripts) -> None:
     scripts.plugin("one")
     scripts.network("one")
-    await scripts.make(_never).attach(ATTACHMENT)
+    await scripts.make(_never).attach(replace(ATTACHMENT, netns="/no/such/namespace"))
     scripts.network("other")
     later = scripts.make(_never)
     restored = later.restore("pod1")
     assert restored is not None
     assert restored.addresses == ("10.1.2.3",)
-    await later.detach("pod1", netns=False)
+    await later.detach("pod1")
     assert scripts.calls()[-1] == "DEL one -"
 
 
@@ -148,15 +152,42 @@ async def test_a_failed_del_is_repeated_until_it_succeeds(scripts: Scripts, monk
     await network.attach(ATTACHMENT)
     with pytest.raises(Unavailable, match="exit code 3"):
         await network.detach("pod1")
-    network.detach_later("pod1")
-    network.detach_later("pod1")
+    then = asyncio.Event()
+
+    async def gone() -> None:
+        assert not network.stands("pod1")
+        then.set()
+
+    network.detach_later("pod1", gone)
+    network.detach_later("pod1", gone)
     await asyncio.sleep(0.15)
     assert network.known() == ["pod1"]
+    assert not then.is_set()
     (scripts.folder / "mended").touch()
     async with asyncio.timeout(5):
         while network.known():
             await asyncio.sleep(0.01)
-    assert scripts.calls()[-1] == "DEL one -"
+        await then.wait()
+    await background.stop()
+
+
+async def test_a_host_port_is_free_before_it_is_given_again(scripts: Scripts) -> None:
+    scripts.plugin("one", f"[ $CNI_COMMAND = DEL ] && while [ ! -e {scripts.folder}/go ]; do sleep 0.02; done")
+    scripts.network("one")
+    background = Background()
+    network = scripts.make(background.start)
+    ports = {"portMappings": [{"hostPort": 80, "containerPort": 1, "protocol": "tcp"}]}
+    others = {"portMappings": [{"hostPort": 80, "containerPort": 1, "protocol": "udp"}]}
+    await network.attach(Attachment("first", NETNS, capabilities=ports))
+    network.detach_later("first")
+    await network.attach(Attachment("other", NETNS, capabilities=others))
+    waiting = asyncio.ensure_future(network.attach(Attachment("second", NETNS, capabilities=ports)))
+    await asyncio.sleep(0.1)
+    assert network.known() == ["first", "other"]
+    (scripts.folder / "go").touch()
+    async with asyncio.timeout(10):
+        await waiting
+    assert network.known() == ["other", "second"]
     await background.stop()
 
 
@@ -212,7 +243,7 @@ async def test_one_failed_del_does_not_keep_the_others_from_theirs(scripts: Scri
     await network.attach(ATTACHMENT)
     with pytest.raises(Unavailable, match="two failed"):
         await network.detach("pod1")
-    assert scripts.calls()[-2:] == ["DEL two /ns", "DEL one /ns"]
+    assert scripts.calls()[-2:] == [f"DEL two {NETNS}", f"DEL one {NETNS}"]
     assert network.known() == ["pod1"]
 
 

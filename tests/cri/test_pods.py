@@ -13,7 +13,7 @@ import pytest
 
 from moorage_api.errors import Code, MoorageError
 from moorage_api.wire import cri_pb2
-from support.cri import CriClient, container_config, pod_config
+from support.cri import CriClient, container_config, pod_config, until
 from support.daemon import Daemon
 
 
@@ -56,7 +56,7 @@ def test_the_network_is_there_and_goes_with_the_pod(cri: CriClient, shared_daemo
     leases = shared_daemon.folder / "cni/ipam" / shared_daemon.network.bridge
     assert (leases / address).exists()
     cri.RemovePodSandbox(pod_sandbox_id=second)
-    assert not (leases / address).exists()
+    until(lambda: not (leases / address).exists())
 
 
 def test_a_host_port_leads_to_the_pod(cri: CriClient, busybox: str) -> None:
@@ -175,7 +175,7 @@ def test_a_pod_that_cannot_be_is_refused_and_leaves_nothing(
 ) -> None:
     assert _code(lambda: cri.run_pod(config)) is Code.INVALID_ARGUMENT
     assert list(cri.ListPodSandbox().items) == []
-    assert _folders(shared_daemon) == []
+    until(lambda: _folders(shared_daemon) == [])
 
 
 @pytest.mark.parametrize("name", ["kernel.panic", "vm.swappiness", "net.ipv4.ip_forward", "../x", "fs.file-max"])

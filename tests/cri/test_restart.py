@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from moorage_api.errors import MoorageError
 from moorage_api.wire import cri_pb2
-from support.cri import CriClient, container_config, pod_config
+from support.cri import CriClient, container_config, pod_config, until
 from support.daemon import Daemon
 
 
@@ -35,20 +35,13 @@ def _again(daemon: Daemon) -> None:
     daemon.start()
 
 
-def _until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_everything_is_as_it_was(daemon: Daemon, client: CriClient, busybox: str, tmp_path: Path) -> None:
     config = pod_config(labels={"a": "b"}, annotations={"c": "d"}, log_directory=tmp_path)
     pod = client.run_pod(config)
     running = client.start(pod, config, container_config(busybox, "sleep", "1000", name="running", log_path="r.log"))
     created = client.create(pod, config, container_config(busybox, "sleep", "1000", name="created"))
     done = client.start(pod, config, container_config(busybox, "sh", "-c", "exit 5", name="done"))
-    _until(lambda: client.status(done).state == cri_pb2.CONTAINER_EXITED)
+    until(lambda: client.status(done).state == cri_pb2.CONTAINER_EXITED)
     stopped = client.run_pod(other := pod_config(network=cri_pb2.NODE))
     client.StopPodSandbox(pod_sandbox_id=stopped)
 
@@ -87,7 +80,7 @@ def test_exits_meanwhile_are_told_truly(daemon: Daemon, client: CriClient, busyb
     killed = time.time_ns()
     os.kill(pids[0], signal.SIGTERM)
     os.kill(pids[1], signal.SIGKILL)
-    _until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     ended = time.time_ns()
     time.sleep(0.3)
     daemon.start()
@@ -104,13 +97,13 @@ def test_a_pod_whose_shim_died_is_not_ready(daemon: Daemon, client: CriClient, b
     container = client.start(pod, config, container_config(busybox, "sleep", "1000"))
     shim = json.loads(client.PodSandboxStatus(pod_sandbox_id=pod, verbose=True).info["info"])["pid"]
     os.kill(shim, signal.SIGKILL)
-    _until(lambda: client.status(container).state == cri_pb2.CONTAINER_EXITED)
-    _until(lambda: client.PodSandboxStatus(pod_sandbox_id=pod).status.state == cri_pb2.SANDBOX_NOTREADY)
+    until(lambda: client.status(container).state == cri_pb2.CONTAINER_EXITED)
+    until(lambda: client.PodSandboxStatus(pod_sandbox_id=pod).status.state == cri_pb2.SANDBOX_NOTREADY)
     assert client.PodSandboxStatus(pod_sandbox_id=pod).status.network.ip == ""
     client.StopPodSandbox(pod_sandbox_id=pod)
     client.RemovePodSandbox(pod_sandbox_id=pod)
     leases = daemon.folder / "cni/ipam" / daemon.network.bridge
-    assert [path for path in leases.iterdir() if path.name[0].isdigit()] == []
+    until(lambda: not [path for path in leases.iterdir() if path.name[0].isdigit()])
 
 
 def test_a_pod_whose_shim_hangs_can_be_removed(daemon: Daemon, client: CriClient, busybox: str) -> None:
@@ -143,7 +136,7 @@ def test_a_kill_in_the_middle_leaves_nothing(daemon: Daemon, client: CriClient, 
     conf.write_text(json.dumps(network))
     config = pod_config()
     future = client.RunPodSandbox.begin(config=config)
-    _until((slow / "reached").exists)
+    until((slow / "reached").exists)
     daemon.kill()
     with pytest.raises(MoorageError):
         future.result()
@@ -153,9 +146,9 @@ def test_a_kill_in_the_middle_leaves_nothing(daemon: Daemon, client: CriClient, 
     assert list(client.ListPodSandbox().items) == []
     plugin = daemon.root / "io.containerd.grpc.v1.cri"
     leases = daemon.folder / "cni/ipam" / daemon.network.bridge
-    _until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
+    until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
     assert [path for path in leases.iterdir() if path.name[0].isdigit()] == []
-    _until(lambda: not any((daemon.state / "io.containerd.grpc.v1.cri/netns").iterdir()))
+    until(lambda: not any((daemon.state / "io.containerd.grpc.v1.cri/netns").iterdir()))
     shims = [line for line in daemon.leftovers() if "shim" in line and "zygote" not in line]
     assert shims == []
     pod = client.run_pod(config)
@@ -168,7 +161,7 @@ def test_a_caller_that_goes_away_leaves_nothing(daemon: Daemon, client: CriClien
         with pytest.raises(MoorageError):
             client.RunPodSandbox(config=config, deadline=0.03)
     plugin = daemon.root / "io.containerd.grpc.v1.cri"
-    _until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
+    until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
     assert list(client.ListPodSandbox().items) == []
     pod = client.run_pod(config)
     assert client.PodSandboxStatus(pod_sandbox_id=pod).status.state == cri_pb2.SANDBOX_READY

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from moorage.cri import Client, container_config, pod_config
 
-__all__ = ["CriClient", "container_config", "pod_config"]
+__all__ = ["CriClient", "container_config", "pod_config", "until"]
 
 
 class CriClient(Client):
@@ -15,3 +18,11 @@ class CriClient(Client):
         for pod in self.ListPodSandbox().items:
             self.stop_pod(pod.id)
             self.remove_pod(pod.id)
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Return when the condition holds; an assertion fails when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)

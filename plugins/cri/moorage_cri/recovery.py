@@ -97,7 +97,7 @@ async def sweep(cri: Cri) -> None:
     for id in cri.network.known():
         sandbox = cri.sandboxes.get(id) if id in cri.sandboxes else None
         if sandbox is None or not cri.is_ready(sandbox):
-            cri.network.detach_later(id)
+            teardown.end_network_later(cri, id)
     for id in await cri.run(_unknown_folders, cri):
         logger.info("pod %s was never finished: it is taken down", id)
         try:

@@ -71,6 +71,10 @@ class Cache:
         """The pods that have entries."""
         return sorted(path.stem for path in self._folder.glob(f"*{_ENDING}"))
 
+    def has(self, id: str) -> bool:
+        """Whether a pod has an entry."""
+        return self._path(id).exists()
+
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}{_ENDING}"
 

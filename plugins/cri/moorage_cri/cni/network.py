@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +22,9 @@ logger = logging.getLogger(__name__)
 # DEL reads prevResult since version 0.4.0.
 _DEL_WITH_RESULT = (0, 4, 0)
 _RETRY_FIRST = 1.0
-_RETRY_LONGEST = 60.0
+_RETRY_LONGEST = 30.0
+# More than this many chains of plugins at once only wait for one another: for the lock of iptables, above all.
+_LEAVING_AT_ONCE = 4
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], object]
 
@@ -35,7 +38,7 @@ class PodNetwork:
 
 
 class Network:
-    """Attaches pods to the configured network. `spawn` keeps the task of a DEL that is tried again."""
+    """Attaches pods to the configured network. `spawn` keeps the task of a DEL that goes on in the background."""
 
     def __init__(self, configs: ConfigFolder, plugins: Plugins, cache: Cache, preference: str, spawn: Spawn) -> None:
         self._configs = configs
@@ -43,14 +46,17 @@ class Network:
         self._cache = cache
         self._preference = preference
         self._spawn = spawn
-        self._retrying: set[str] = set()
+        # The pods that are being taken down in the background; set when that has been tried once.
+        self._leaving: dict[str, asyncio.Event] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._slots = asyncio.Semaphore(_LEAVING_AT_ONCE)
 
     def config(self) -> NetworkConfig:
         """The network that pods are attached to now. `Unavailable`, with the reason, where there is none."""
         return self._configs.current()
 
     async def attach(self, attachment: Attachment) -> PodNetwork:
-        """Make a pod's network.
+        """Make a pod's network; it waits for pods on their way out that have the same ports of the host.
 
         On an error or cancellation, part of it may be there: `detach` takes that down. Errors: those of the
         configuration, and those of a plugin.
@@ -59,6 +65,7 @@ class Network:
         for plugin in config.plugins:
             # Better now than when half of the network is made.
             self._plugins.find(plugin["type"])
+        await self._wait_for_ports(attachment)
         entry = Entry(attachment, config)
         self._cache.save(entry)
         result: Result = {}
@@ -69,6 +76,16 @@ class Network:
             )
         self._cache.save(entry.with_result(result))
         return PodNetwork(tuple(addresses(result, attachment.interface, self._preference)), result)
+
+    async def _wait_for_ports(self, attachment: Attachment) -> None:
+        """Until then, the rules of the pod before would take what comes to the port."""
+        wanted = _host_ports(attachment)
+        if not wanted:
+            return
+        for id, tried in list(self._leaving.items()):
+            entry = self._cache.load(id)
+            if entry is not None and wanted & _host_ports(entry.attachment):
+                await tried.wait()
 
     def restore(self, id: str) -> PodNetwork | None:
         """The network that an earlier run of the daemon made for a pod; None where it made none, or not wholly."""
@@ -82,16 +99,32 @@ class Network:
         """The pods whose network has not been taken down."""
         return self._cache.ids()
 
-    async def detach(self, id: str, *, netns: bool = True) -> None:
-        """Take a pod's network down; without a network, at once. `netns`: whether its namespace is still there.
+    def stands(self, id: str) -> bool:
+        """Whether a pod's network has not been taken down."""
+        return self._cache.has(id)
+
+    async def detach(self, id: str) -> None:
+        """Take a pod's network down; without a network, at once.
 
         One plugin's failure does not keep the others from taking down what is theirs; the first failure is raised at
         the end. What failed stays recorded: `detach_later` tries until it succeeds.
         """
+        lock = self._locks.setdefault(id, asyncio.Lock())
+        try:
+            async with lock:
+                await self._detach(id)
+        finally:
+            if not lock.locked():
+                self._locks.pop(id, None)
+
+    async def _detach(self, id: str) -> None:
         entry = self._cache.load(id)
         if entry is None:
             return
-        attachment = entry.attachment if netns else replace(entry.attachment, netns="")
+        attachment = entry.attachment
+        if not os.path.exists(attachment.netns):
+            # The specification's way to say that the namespace is gone.
+            attachment = replace(attachment, netns="")
         config = entry.network
         version = tuple(map(int, config.version.split(".")))
         previous = entry.result if version >= _DEL_WITH_RESULT else None
@@ -106,23 +139,39 @@ class Network:
             raise failures[0]
         self._cache.remove(id)
 
-    def detach_later(self, id: str) -> None:
-        """Take a pod's network down in the background, without its namespace, again and again until that succeeds."""
-        if id not in self._retrying:
-            self._retrying.add(id)
-            self._spawn(f"network of pod {id}", self._retry(id))
+    def detach_later(self, id: str, then: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Take a pod's network down in the background, again and again until that succeeds, and await `then` after it.
 
-    async def _retry(self, id: str) -> None:
+        The record of the network is what it is not lost by: a new run of the daemon goes on where this one was killed.
+        """
+        if id not in self._leaving:
+            self._leaving[id] = asyncio.Event()
+            self._spawn(f"network of pod {id}", self._leave(id, then))
+
+    async def _leave(self, id: str, then: Callable[[], Awaitable[None]] | None) -> None:
         pause = _RETRY_FIRST
+        tried = self._leaving[id]
         try:
-            while True:
-                try:
-                    await self.detach(id, netns=False)
-                except MoorageError as error:
-                    logger.warning("the network of pod %s is not down yet, next try in %g s: %s", id, pause, error)
-                else:
-                    return
+            while not await self._left(id, then, pause):
+                tried.set()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _RETRY_LONGEST)
         finally:
-            self._retrying.discard(id)
+            tried.set()
+            del self._leaving[id]
+
+    async def _left(self, id: str, then: Callable[[], Awaitable[None]] | None, pause: float) -> bool:
+        try:
+            async with self._slots:
+                await self.detach(id)
+            if then is not None:
+                await then()
+        except MoorageError as error:
+            logger.warning("the network of pod %s is not down yet, next try in %g s: %s", id, pause, error)
+            return False
+        return True
+
+
+def _host_ports(attachment: Attachment) -> set[tuple[int, str]]:
+    """The ports of the host that an attachment takes, whatever the address."""
+    return {(each["hostPort"], each["protocol"]) for each in attachment.capabilities.get("portMappings", ())}

@@ -57,23 +57,23 @@ class StopPodSandbox:
             return None
 
     async def _stop(self, sandbox: Sandbox) -> None:
-        """Kill the containers and take the network down side by side, then end the shim, whatever they came to."""
+        """Kill the containers, tell NRI's plugins, and end the shim, whatever they came to.
+
+        The network goes in the background: its record is there until it has gone, whatever becomes of the daemon.
+        """
         cri = self._cri
         was_ready = cri.is_ready(sandbox)
         containers = cri.containers_of(sandbox.id)
-        if cri.nri.ledger.live(sandbox.id):
-            # NRI's plugins are told when all has ended, and find the pod's network still there.
+        try:
             await together(*(self._kill(container) for container in containers))
+            # The plugins find the pod's network still there.
             await lifecycle.stop_pod(cri, sandbox)
-            await teardown.end_network(cri, sandbox.id)
-        else:
-            await together(
-                teardown.end_network(cri, sandbox.id),
-                *(self._kill(container) for container in containers),
-            )
-        await cri.k8s.sandbox_controller.stop(sandbox.id, teardown.SHIM_SECONDS)
-        # After the processes in it, and after DEL, which looks into it.
-        await teardown.end_namespace(cri, sandbox.id)
+            if sandbox.user_namespace is not None:
+                # The namespace goes with the shim.
+                await teardown.end_network(cri, sandbox.id)
+            await cri.k8s.sandbox_controller.stop(sandbox.id, teardown.SHIM_SECONDS)
+        finally:
+            teardown.end_network_later(cri, sandbox.id)
         await together(*(_settle(cri, container) for container in containers))
         if was_ready:
             events.tell_pod(cri, sandbox, events.STOPPED)
@@ -92,7 +92,7 @@ class StopPodSandbox:
         cri = self._cri
         if sandbox.id not in cri.sandboxes:
             return
-        if cri.is_ready(sandbox) or sandbox.id in cri.network.known():
+        if cri.is_ready(sandbox) or cri.network.stands(sandbox.id):
             await self._stop(sandbox)
         for container in cri.containers_of(sandbox.id):
             await removal.remove(cri, container)

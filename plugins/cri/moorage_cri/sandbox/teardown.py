@@ -14,17 +14,23 @@ SHIM_SECONDS = 4.0
 
 
 async def end_network(cri: Cri, id: str) -> None:
-    """Take a pod's network down; what fails is tried again in the background, without the pod's namespace."""
+    """Take a pod's network down now; what fails is tried again in the background."""
     try:
         await cri.network.detach(id)
     except MoorageError as error:
         logger.warning("the network of pod %s could not be taken down yet: %s", id, error)
-        cri.network.detach_later(id)
+        end_network_later(cri, id)
+
+
+def end_network_later(cri: Cri, id: str) -> None:
+    """Take a pod's network down in the background, and then its namespace, into which DEL looks."""
+    cri.network.detach_later(id, lambda: end_namespace(cri, id))
 
 
 async def end_namespace(cri: Cri, id: str) -> None:
-    """Unpin a pod's network namespace."""
-    await cri.run(cri.namespaces.remove, id)
+    """Unpin a pod's network namespace, unless its network still stands: then that is done after it."""
+    if not cri.network.stands(id):
+        await cri.run(cri.namespaces.remove, id)
 
 
 async def end_shim(cri: Cri, id: str) -> None:
