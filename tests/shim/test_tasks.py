@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -339,3 +340,14 @@ async def test_limits_that_are_not_allowed_are_clamped(node: Node) -> None:
     allowed = int(Path("/proc/self/oom_score_adj").read_text())
     assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) in (-900, max(0, allowed))
     assert await node.exec(client, "c", "e1", "/bin/sleep", "60")
+
+
+@pytest.mark.parametrize(("news", "version"), [({}, "1.0.2"), ({"domainname": "example"}, "1.9.0")])
+async def test_a_version_that_nothing_needs_is_lowered(node: Node, news: dict[str, str], version: str) -> None:
+    """Newer clients name the newest version that they know, which older runtimes refuse."""
+    path = node.bundle("c", "/bin/sleep", "60") / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ociVersion": "1.9.0"} | news))
+    client = await node.shim("c")
+    with suppress(MoorageError) if news else nullcontext():  # some runtimes are content with a version beyond their own
+        await client.call("Create", node.create("c"))
+    assert json.loads(path.read_text())["ociVersion"] == version

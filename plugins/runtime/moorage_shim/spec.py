@@ -9,27 +9,63 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 from typing import Any
 
 from moorage_shim import log
 
 _CAP_SYS_RESOURCE = 24
+_VERSION = "1.0.2"
+_NEW_VERSION = re.compile(rb'"ociVersion"\s*:\s*"1\.[1-9][^"]*"')
 _OOM_SCORE = "/proc/self/oom_score_adj"
 
 
 def adjust_bundle(bundle: str) -> None:
     """Adjust `config.json` of a bundle in place, if something in it would fail; and this process's own OOM score."""
     path = os.path.join(bundle, "config.json")
-    if _may_raise_limits():
+    clamp = not _may_raise_limits()
+    if not clamp:
         _reset_oom_score()
-        return
     with open(path, "rb") as file:
-        config = json.load(file)
-    changes = adjust_process(config.get("process") or {})
+        data = file.read()
+    if not clamp and _NEW_VERSION.search(data) is None:
+        return
+    config = json.loads(data)
+    lowered = lower_version(config)
+    changes = adjust_process(config.get("process") or {}) if clamp else []
     if changes:
         log.warning(f"without CAP_SYS_RESOURCE: {'; '.join(changes)}")
+    if changes or lowered:
         replace_file(path, json.dumps(config).encode())
+
+
+def lower_version(config: dict[str, Any]) -> bool:
+    """Let a configuration name the version of the specification that it needs, not the one that its author knows: an older
+    runtime refuses a version that is newer than itself, whatever is in the configuration. Whether it was changed.
+
+    One that uses something newer than 1.0.2 is left as it is: a runtime that does not know it must refuse it.
+    """
+    if _NEW_VERSION.fullmatch(f'"ociVersion":"{config.get("ociVersion")}"'.encode()) is None or _uses_news(config):
+        return False
+    config["ociVersion"] = _VERSION
+    return True
+
+
+def _uses_news(config: dict[str, Any]) -> bool:
+    """Whether something is set that came with 1.1 or later (OCI runtime specification, ChangeLog)."""
+    linux = config.get("linux") or {}
+    resources = linux.get("resources") or {}
+    parts = [
+        (config, ("domainname",)),
+        (config.get("process") or {}, ("scheduler", "ioPriority", "execCPUAffinity")),
+        (linux, ("timeOffsets", "netDevices", "memoryPolicy")),
+        (linux.get("seccomp") or {}, ("listenerPath",)),
+        (resources.get("cpu") or {}, ("idle", "burst")),
+        (resources.get("memory") or {}, ("checkBeforeUpdate",)),
+        *((mount, ("uidMappings", "gidMappings")) for mount in config.get("mounts") or ()),
+    ]
+    return any(part.get(name) for part, names in parts for name in names)
 
 
 def write_exec(path: str, process_spec: bytes, *, terminal: bool) -> None:
