@@ -45,8 +45,10 @@ class Call(Protocol):
 @dataclass(frozen=True, slots=True)
 class Service:
     """One service: its methods as the descriptor has them, and who answers. `name` differs from the descriptor's full
-    name where an older version is the same on the wire."""
+    name where an older version is the same on the wire. With an `address`, the path of a Unix socket, it is served there
+    instead of on the daemon's socket."""
 
     descriptor: ServiceDescriptor
     implementation: object
     name: str = ""
+    address: str = ""

@@ -20,7 +20,8 @@ from mooraged.graph import Graph, Plugin, State
 from mooraged.locks import check_socket, exclusive
 from mooraged.notify import ServiceManager
 from mooraged.proxies import with_proxies
-from mooraged.server import Server, services_of
+from mooraged.server import services_of
+from mooraged.sockets import Sockets
 from mooraged.state import log_state
 from mooraged.version import VERSION
 
@@ -43,9 +44,9 @@ async def run(loaded: Loaded, discovery: Discovery) -> None:
     with ExitStack() as held:
         _claim(config, held)
         graph = build_graph(loaded, discovery)
-        server = Server(max_recv=config.grpc.max_recv_message_size, max_send=config.grpc.max_send_message_size)
+        sockets = Sockets(config.grpc, held)
         try:
-            await _start(graph, server, config)
+            await _start(graph, sockets, config)
             manager.tell(f"READY=1\nMAINPID={os.getpid()}")
             logger.info("ready", extra={"address": config.grpc.address, "version": VERSION})
             await stopping.wait()
@@ -53,7 +54,7 @@ async def run(loaded: Loaded, discovery: Discovery) -> None:
         finally:
             manager.tell("STOPPING=1")
             _end_by_force(_GRACE + config.timeouts.shutdown + _MARGIN)
-            await server.stop(_GRACE)
+            await sockets.stop(_GRACE)
             await graph.stop(config.timeouts.shutdown)
     logger.info("stopped")
 
@@ -94,7 +95,7 @@ def _claim(config: Config, held: ExitStack) -> None:
     check_socket(config.grpc.address)
 
 
-async def _start(graph: Graph, server: Server, config: Config) -> None:
+async def _start(graph: Graph, sockets: Sockets, config: Config) -> None:
     for plugin in graph.plugins:
         if plugin.state is State.FAILED:
             logger.error("plugin cannot be loaded", extra={"plugin": plugin.uri, "error": str(plugin.error)})
@@ -102,21 +103,21 @@ async def _start(graph: Graph, server: Server, config: Config) -> None:
     await graph.ready()
     for plugin in graph.plugins:
         if plugin.type == PluginType.GRPC and plugin.state is State.STARTED:
-            _serve(server, plugin)
+            _serve(sockets, plugin)
     missing = [graph.why_not(uri) for uri in config.required_plugins if not _runs(graph, uri)]
     if missing:
         raise FailedPrecondition(f"required plugins have not started: {'; '.join(missing)}")
-    await server.start(config.grpc.address, uid=config.grpc.uid, gid=config.grpc.gid)
+    await sockets.start()
 
 
 def _runs(graph: Graph, uri: str) -> bool:
     return any(plugin.uri == uri and plugin.state is State.STARTED for plugin in graph.plugins)
 
 
-def _serve(server: Server, plugin: Plugin) -> None:
+def _serve(sockets: Sockets, plugin: Plugin) -> None:
     try:
         for service in services_of(plugin.instance):
-            server.add(service)
+            sockets.add(service)
     except MoorageError as error:
         plugin.state, plugin.error = State.FAILED, error
         logger.error("service refused", extra={"plugin": plugin.uri, "error": str(error)})

@@ -48,7 +48,15 @@ def test_containerd_s_keys_are_read() -> None:
     assert config.cni.bin_dirs == ("/a", "/b")
 
 
-@pytest.mark.parametrize("wrong", [{"default_runtime_name": "x"}, {"unset_seccomp_profile": "some"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"default_runtime_name": "x"},
+        {"unset_seccomp_profile": "some"},
+        {"runtime_endpoint": "tcp://0.0.0.0:1"},
+        {"image_endpoint": f"/{'x' * 107}"},
+    ],
+)
 def test_what_contradicts_itself_is_refused(wrong: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument):
         msgspec.convert(wrong, Config).check()

@@ -17,6 +17,8 @@ from moorage_api.wire import runc_options_pb2
 
 RUNC_OPTIONS = "containerd.runc.v1.Options"
 _PORT_MAX = 0xFFFF
+# What a socket's address holds (unix(7)), less its last byte.
+_SOCKET_PATH_MAX = 107
 
 Seconds = Annotated[float, Meta(gt=0)]
 
@@ -133,6 +135,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout: Annotated[
         Seconds, Meta(description="The longest that making a pod or a container may take, in seconds.")
     ] = 240.0
+    runtime_endpoint: Annotated[
+        str, Meta(description="Path of a socket for the runtime service alone, besides the daemon's; empty: none.")
+    ] = ""
+    image_endpoint: Annotated[
+        str, Meta(description="Path of a socket for the image service alone, likewise; both may be the same.")
+    ] = ""
     stream_server_address: Annotated[
         str, Meta(description="Address at which exec, attach and port-forward are served; empty: all of this host's.")
     ] = "127.0.0.1"
@@ -167,6 +175,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidArgument(f"default_runtime_name {self.default_runtime_name!r} is not among the runtimes")
         if self.unset_seccomp_profile not in ("", "unconfined", "runtime/default"):
             raise InvalidArgument(f"unset_seccomp_profile {self.unset_seccomp_profile!r} is not known")
+        for name in ("runtime_endpoint", "image_endpoint"):
+            path = getattr(self, name).removeprefix("unix://")
+            if path and (not path.startswith("/") or len(path) > _SOCKET_PATH_MAX):
+                raise InvalidArgument(f"{name} {path[:120]!r} is not a path of at most {_SOCKET_PATH_MAX} bytes")
         if int(self.stream_server_port) > _PORT_MAX:
             raise InvalidArgument(f"stream_server_port {self.stream_server_port} is not a port")
         pair = self.x509_key_pair_streaming

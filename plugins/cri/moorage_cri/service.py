@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -40,7 +41,7 @@ _VERSIONS = ("v1", "v1alpha2")
 
 
 def services(cri: Cri, streams: StreamServer) -> list[Service]:
-    """`RuntimeService` and `ImageService`, under each version's name."""
+    """`RuntimeService` and `ImageService`, under each version's name and on each socket."""
     runtime = cri_pb2.DESCRIPTOR.services_by_name["RuntimeService"]
     image = cri_pb2.DESCRIPTOR.services_by_name["ImageService"]
     collector = Collector(cri)
@@ -68,11 +69,18 @@ def services(cri: Cri, streams: StreamServer) -> list[Service]:
     images = join(image, PullImage(cri), listed, StreamedImages(listed), RemoveImage(cri), ImageFsInfo(cri))
     found = []
     for version in _VERSIONS:
-        found.append(
-            Service(runtime, join(runtime, *answers, Status(cri, version)), f"runtime.{version}.RuntimeService")
-        )
-        found.append(Service(image, images, f"runtime.{version}.ImageService"))
+        runtimes = join(runtime, *answers, Status(cri, version))
+        found += _at(cri, Service(runtime, runtimes, f"runtime.{version}.RuntimeService"), cri.config.runtime_endpoint)
+        found += _at(cri, Service(image, images, f"runtime.{version}.ImageService"), cri.config.image_endpoint)
     return found
+
+
+def _at(cri: Cri, service: Service, endpoint: str) -> list[Service]:
+    """A service on the daemon's socket and, where there is another, on a socket of its own."""
+    address = endpoint.removeprefix("unix://")
+    if address in ("", cri.core.daemon.address):
+        return [service]
+    return [service, replace(service, address=address)]
 
 
 def join(descriptor: ServiceDescriptor, *answers: object) -> SimpleNamespace:
