@@ -7,6 +7,8 @@ A plugin of `PluginType.GRPC` has an instance that is a `Service` or a sequence 
 - streamed response: `async def List(self, request, call)` as an async generator
 - streamed request: `request` is an async iterator
 
+A response is a message of the method's type, or `Encoded`: one that is serialised already.
+
 Errors of `moorage_api.errors` become status codes in one place; anything else is logged and becomes `Internal`.
 """
 
@@ -20,6 +22,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 NAMESPACE_HEADER = "containerd-namespace"
 LEASE_HEADER = "containerd-lease"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A response as it goes over the wire, from who keeps its parts serialised because it is asked for often."""
+
+    data: bytes
 
 
 class Call(Protocol):

@@ -22,7 +22,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from moorage_api.errors import FailedPrecondition, Internal, InvalidArgument, MoorageError, Unavailable
 from moorage_api.remote.status import fail
-from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER, Service
+from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER, Encoded, Service
 from moorage_api.types import check_identifier
 from mooraged.logs import trace_call
 
@@ -95,7 +95,7 @@ class Server:
         if function is None:
             raise InvalidArgument(f"{type(implementation).__name__} has no method {method.name} ({path})")
         decode = _decoder(method)
-        encode = GetMessageClass(method.output_type).SerializeToString
+        encode = _encoder(method)
         if method.server_streaming:
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -184,6 +184,16 @@ def _decoder(method: MethodDescriptor) -> Callable[[Any], Any]:
             yield decode(data)
 
     return decode_each if method.client_streaming else decode
+
+
+def _encoder(method: MethodDescriptor) -> Callable[[Any], bytes]:
+    """What makes bytes of a response."""
+    serialize = GetMessageClass(method.output_type).SerializeToString
+
+    def encode(response: Any) -> bytes:
+        return response.data if isinstance(response, Encoded) else serialize(response)
+
+    return encode
 
 
 def _unary(

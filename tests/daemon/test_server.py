@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from moorage_api import errors
-from moorage_api.rpc import Call, Service
+from moorage_api.rpc import Call, Encoded, Service
 from moorage_api.wire import content_pb2, content_pb2_grpc, version_pb2, version_pb2_grpc
 from mooraged.server import Server, services_of
 
@@ -31,8 +31,10 @@ class Version:
         self.answer: Callable[[Call], str] = lambda call: "1"
         self.cancelled = threading.Event()
 
-    async def Version(self, request: Empty, call: Call) -> version_pb2.VersionResponse:
+    async def Version(self, request: Empty, call: Call) -> version_pb2.VersionResponse | Encoded:
         answer = self.answer(call)
+        if answer == "encoded":
+            return Encoded(version_pb2.VersionResponse(version="ready made").SerializeToString())
         if answer == "wait":
             try:
                 await asyncio.sleep(60)
@@ -111,6 +113,11 @@ def failure(channel: grpc.Channel, **more: Any) -> tuple[grpc.StatusCode, str]:
 
 def test_a_call(channel: grpc.Channel) -> None:
     assert ask(channel) == "1"
+
+
+def test_an_answer_may_be_serialised_already(channel: grpc.Channel, version: Version) -> None:
+    version.answer = lambda call: "encoded"
+    assert ask(channel) == "ready made"
 
 
 def test_a_service_under_an_older_name(channel: grpc.Channel) -> None:

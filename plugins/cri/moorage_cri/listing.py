@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TypeVar
 
-from moorage_api.rpc import Call
+from moorage_api.rpc import Call, Encoded
 from moorage_api.wire import cri_pb2
 from moorage_cri.container.status import ContainerStatus
 from moorage_cri.image.listing import ImageStatus
@@ -34,17 +34,14 @@ class StreamedPods:
 
     async def StreamPodSandboxes(
         self, request: cri_pb2.StreamPodSandboxesRequest, call: Call
-    ) -> AsyncIterator[cri_pb2.StreamPodSandboxesResponse]:
-        found = await self._pods.ListPodSandbox(cri_pb2.ListPodSandboxRequest(filter=request.filter), call)
-        for batch in batches(found.items):
-            yield cri_pb2.StreamPodSandboxesResponse(pod_sandboxes=batch)
+    ) -> AsyncIterator[Encoded]:
+        # On the wire, the answers of both calls are the same.
+        for batch in batches(self._pods.listed(request.filter)):
+            yield Encoded(b"".join(batch))
 
-    async def StreamContainers(
-        self, request: cri_pb2.StreamContainersRequest, call: Call
-    ) -> AsyncIterator[cri_pb2.StreamContainersResponse]:
-        found = await self._containers.ListContainers(cri_pb2.ListContainersRequest(filter=request.filter), call)
-        for batch in batches(found.containers):
-            yield cri_pb2.StreamContainersResponse(containers=batch)
+    async def StreamContainers(self, request: cri_pb2.StreamContainersRequest, call: Call) -> AsyncIterator[Encoded]:
+        for batch in batches(self._containers.listed(request.filter)):
+            yield Encoded(b"".join(batch))
 
 
 class StreamedImages:

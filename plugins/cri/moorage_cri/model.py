@@ -22,6 +22,12 @@ UNKNOWN_EXIT_CODE = 255
 START_ERROR_EXIT_CODE = 128
 
 
+# What a list shows of a pod or a container: its state, and the serialised answer of a list that shows only this one in
+# that state. Nothing else that lists show ever changes.
+Listed = tuple[int, bytes]
+NOT_LISTED: Listed = (-1, b"")
+
+
 @cache
 def boot_id() -> str:
     """The kernel's id of this boot."""
@@ -46,6 +52,7 @@ class Sandbox:
     path: str = ""
     netns: str = ""
     network: PodNetwork | None = None
+    listed: Listed = NOT_LISTED
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -92,6 +99,7 @@ class Container:
     run: Run = field(default_factory=Run)
     removing: bool = False
     signalled: bool = False
+    listed: Listed = NOT_LISTED
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

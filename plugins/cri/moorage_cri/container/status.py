@@ -9,7 +9,7 @@ from google.protobuf import json_format
 
 from moorage_api.errors import NotFound
 from moorage_api.oci.spec import decode
-from moorage_api.rpc import Call
+from moorage_api.rpc import Call, Encoded
 from moorage_api.wire import cri_pb2
 from moorage_cri.container import signals
 from moorage_cri.context import Cri
@@ -30,17 +30,17 @@ class ContainerStatus:
         info = await self._info(container) if request.verbose else None
         return cri_pb2.ContainerStatusResponse(status=message(self._cri, container), info=info)
 
-    async def ListContainers(
-        self, request: cri_pb2.ListContainersRequest, call: Call
-    ) -> cri_pb2.ListContainersResponse:
-        wanted = request.filter
-        found = [
-            _item(container)
+    async def ListContainers(self, request: cri_pb2.ListContainersRequest, call: Call) -> Encoded:
+        return Encoded(b"".join(self.listed(request.filter)))
+
+    def listed(self, wanted: cri_pb2.ContainerFilter) -> list[bytes]:
+        """An answer for each of the containers that a filter means; joined, they are the answer for all."""
+        state = wanted.state.state if wanted.HasField("state") else None
+        return [
+            _listed(container)
             for container in self._candidates(wanted)
-            if (not wanted.HasField("state") or wanted.state.state == container.state)
-            and matches(container.config.labels, wanted.label_selector)
+            if (state is None or state == container.state) and matches(container.config.labels, wanted.label_selector)
         ]
-        return cri_pb2.ListContainersResponse(containers=found)
 
     def _candidates(self, wanted: cri_pb2.ContainerFilter) -> list[Container]:
         """Those with the id and in the pod of the filter; either may be the beginning of one."""
@@ -110,6 +110,13 @@ def _reason(container: Container) -> str:
     if container.state != cri_pb2.CONTAINER_EXITED or container.run.reason:
         return container.run.reason
     return COMPLETED if container.run.exit_code == 0 else ERROR
+
+
+def _listed(container: Container) -> bytes:
+    if container.listed[0] != container.state:
+        answer = cri_pb2.ListContainersResponse(containers=[_item(container)])
+        container.listed = (container.state, answer.SerializeToString())
+    return container.listed[1]
 
 
 def _item(container: Container) -> cri_pb2.Container:

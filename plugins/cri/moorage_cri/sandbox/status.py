@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from moorage_api.errors import NotFound
-from moorage_api.rpc import Call
+from moorage_api.rpc import Call, Encoded
 from moorage_api.wire import cri_pb2
 from moorage_cri.context import Cri
 from moorage_cri.model import Sandbox
@@ -32,18 +32,18 @@ class PodSandboxStatus:
             timestamp=time.time_ns(),
         )
 
-    async def ListPodSandbox(
-        self, request: cri_pb2.ListPodSandboxRequest, call: Call
-    ) -> cri_pb2.ListPodSandboxResponse:
-        wanted = request.filter
-        items = [
-            self._item(sandbox, state)
+    async def ListPodSandbox(self, request: cri_pb2.ListPodSandboxRequest, call: Call) -> Encoded:
+        return Encoded(b"".join(self.listed(request.filter)))
+
+    def listed(self, wanted: cri_pb2.PodSandboxFilter) -> list[bytes]:
+        """An answer for each of the pods that a filter means; joined, they are the answer for all."""
+        return [
+            _listed(sandbox, state)
             for sandbox in self._candidates(wanted.id)
             for state in (_state(self._cri, sandbox),)
             if (not wanted.HasField("state") or wanted.state.state == state)
             and matches(sandbox.config.labels, wanted.label_selector)
         ]
-        return cri_pb2.ListPodSandboxResponse(items=items)
 
     def _candidates(self, id: str) -> list[Sandbox]:
         if not id:
@@ -52,18 +52,6 @@ class PodSandboxStatus:
             return [self._cri.sandboxes.get(id)]
         except NotFound:
             return []
-
-    def _item(self, sandbox: Sandbox, state: cri_pb2.PodSandboxState.ValueType) -> cri_pb2.PodSandbox:
-        config = sandbox.config
-        return cri_pb2.PodSandbox(
-            id=sandbox.id,
-            metadata=config.metadata,
-            state=state,
-            created_at=sandbox.created_at,
-            labels=config.labels,
-            annotations=config.annotations,
-            runtime_handler=sandbox.handler,
-        )
 
     def _info(self, sandbox: Sandbox) -> dict[str, str]:
         """For people: the pod's process and namespaces, its configuration, what CNI said."""
@@ -78,6 +66,26 @@ class PodSandboxStatus:
             "cniResult": sandbox.network.result if sandbox.network is not None else None,
         }
         return {"info": json.dumps(document)}
+
+
+def _listed(sandbox: Sandbox, state: cri_pb2.PodSandboxState.ValueType) -> bytes:
+    if sandbox.listed[0] != state:
+        answer = cri_pb2.ListPodSandboxResponse(items=[_item(sandbox, state)])
+        sandbox.listed = (state, answer.SerializeToString())
+    return sandbox.listed[1]
+
+
+def _item(sandbox: Sandbox, state: cri_pb2.PodSandboxState.ValueType) -> cri_pb2.PodSandbox:
+    config = sandbox.config
+    return cri_pb2.PodSandbox(
+        id=sandbox.id,
+        metadata=config.metadata,
+        state=state,
+        created_at=sandbox.created_at,
+        labels=config.labels,
+        annotations=config.annotations,
+        runtime_handler=sandbox.handler,
+    )
 
 
 def message(cri: Cri, sandbox: Sandbox) -> cri_pb2.PodSandboxStatus:
