@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from moorage_api.errors import InvalidArgument
-from moorage_api.oci.platforms import parse_platform
+from moorage_api.oci.platforms import default_platform, parse_platform
 from moorage_api.plugin import InitContext, Registration
-from moorage_api.types import Platform
 from mooraged.config import Config
 from mooraged.config.schema import PROXY_TYPES, ProxyPlugin, proxy_uri
 from mooraged.graph import Plugin, State
@@ -48,7 +47,7 @@ def _starter(name: str, proxy: ProxyPlugin) -> Callable[[InitContext[None]], Any
         context.on_stop(channel.close)
         context.exports.update({"address": proxy.address, **proxy.exports})
         context.capabilities.extend(proxy.capabilities)
-        context.platforms.append(parse_platform(proxy.platform) if proxy.platform else Platform())
+        context.platforms.append(parse_platform(proxy.platform) if proxy.platform else default_platform())
         return _MAKERS[proxy.type](channel, name)
 
     return start

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import msgspec
 
+from moorage_api.oci.platforms import default_platform
 from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
-from moorage_api.types import Platform
 from mooraged.differ.limits import Limits
 from mooraged.differ.pool import WorkerPool
 from mooraged.differ.walking import WalkingDiffer, clear_scratch
@@ -55,7 +55,7 @@ def init(context: InitContext[DifferConfig]) -> WalkingDiffer:
         ratio_floor=config.ratio_floor,
         max_depth=config.max_depth,
     )
-    context.platforms.append(Platform())
+    context.platforms.append(default_platform())
     return WalkingDiffer(pool, limits, context.state)
 
 

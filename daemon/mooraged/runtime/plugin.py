@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from moorage_api.oci.platforms import default_platform
 from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
-from moorage_api.types import Platform
 from mooraged.runtime.config import RuntimeConfig
 from mooraged.runtime.runtime import Runtime
 from mooraged.runtime.ttrpc_server import TtrpcServer
@@ -39,7 +39,7 @@ async def init(context: InitContext[RuntimeConfig]) -> Runtime:
     context.on_ready(start)
     context.on_stop(stop)
     context.exports["log-uri-schemes"] = _LOG_SCHEMES
-    context.platforms.append(Platform())
+    context.platforms.append(default_platform())
     return runtime
 
 

@@ -6,7 +6,6 @@ holds nothing but its record.
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -16,15 +15,14 @@ from moorage_api.containers import Runtime
 from moorage_api.convert import any_message, mounts_from_wire, platform_to_wire, timestamp, typed_value
 from moorage_api.core import Core
 from moorage_api.errors import AlreadyExists, InvalidArgument, NotFound
+from moorage_api.oci.platforms import default_platform
 from moorage_api.rpc import Call, Service
 from moorage_api.sandboxes import Sandbox, SandboxController, SandboxSpec
-from moorage_api.types import Platform
 from moorage_api.wire import moorage_shim_pb2, types_pb2
 from moorage_api.wire import sandbox_pb2 as pb
 from mooraged.services.handlers import Handlers
 
 _CREATED_MAX = 4096
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _STATES = {"ready": "SANDBOX_READY", "notready": "SANDBOX_NOTREADY"}
 
 
@@ -86,9 +84,7 @@ class Controller:
 
     async def Platform(self, request: pb.ControllerPlatformRequest, call: Call) -> pb.ControllerPlatformResponse:
         self._controller(call).status(request.sandbox_id)
-        machine = os.uname().machine
-        here = Platform(architecture=_ARCHITECTURES.get(machine, machine))
-        return pb.ControllerPlatformResponse(platform=platform_to_wire(here))
+        return pb.ControllerPlatformResponse(platform=platform_to_wire(default_platform()))
 
     async def Stop(self, request: pb.ControllerStopRequest, call: Call) -> pb.ControllerStopResponse:
         await self._controller(call).stop(request.sandbox_id, float(request.timeout_secs or 10))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import msgspec
 
+from moorage_api.oci.platforms import default_platform
 from moorage_api.plugin import InitContext, PluginType, Registration, SkipPlugin, hookimpl
-from moorage_api.types import Platform
 from moorage_snapshotter.erofs import ErofsSnapshotter
 from moorage_snapshotter.image_mount import erofs_problem
 from moorage_snapshotter.native import NativeSnapshotter
@@ -106,5 +106,5 @@ def _root(
     root = Path(configured) if configured else context.root
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     context.exports["root"] = str(root)
-    context.platforms.append(Platform())
+    context.platforms.append(default_platform())
     return root
