@@ -33,7 +33,7 @@ class CriDomain:
         cri, ledger = self._cri, self._cri.nri.ledger
         for sandbox in cri.sandboxes:
             if sandbox.id not in ledger:
-                ledger.add(sandbox.id, live=cri.is_ready(sandbox) or sandbox.id in cri.network.known())
+                ledger.add(sandbox.id, live=cri.is_ready(sandbox) or cri.network.stands(sandbox.id))
         for container in cri.containers:
             if container.id not in ledger and not container.run.finished_at:
                 ledger.add(container.id)

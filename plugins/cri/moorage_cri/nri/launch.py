@@ -80,7 +80,13 @@ class Process:
             actions.append((os.POSIX_SPAWN_DUP2, theirs.fileno(), _SOCKET))
             try:
                 self._pid = os.posix_spawn(
-                    plugin.path, [plugin.path], environment, file_actions=actions, setsigmask=(), setsigdef=_SIGNALS
+                    plugin.path,
+                    [plugin.path],
+                    environment,
+                    file_actions=actions,
+                    setpgroup=0,
+                    setsigmask=(),
+                    setsigdef=_SIGNALS,
                 )
             except OSError as error:
                 self.ours.close()
@@ -88,14 +94,18 @@ class Process:
         self._handle = os.pidfd_open(self._pid)
 
     async def end(self) -> None:
-        """Give it a moment to end, kill it then, and reap it."""
+        """Give it a moment to end, then kill it with all that it has left in its process group, and reap it."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._handle, ended.set)
         try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                if await self._signal(number, ended):
-                    return
-            logger.error("NRI plugin process %d was killed and is still there: the kernel holds it", self._pid)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGTERM)
+            await self._wait(ended)
+            # It is not reaped yet, so the number cannot belong to another group.
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+            if not await self._wait(ended):
+                logger.error("NRI plugin process %d was killed and is still there: the kernel holds it", self._pid)
         finally:
             loop.remove_reader(self._handle)
             self._reap()
@@ -104,9 +114,7 @@ class Process:
         os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOHANG)
         os.close(self._handle)
 
-    async def _signal(self, number: signal.Signals, ended: asyncio.Event) -> bool:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, number)
+    async def _wait(self, ended: asyncio.Event) -> bool:
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await ended.wait()

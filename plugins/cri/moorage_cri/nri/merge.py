@@ -104,16 +104,18 @@ class Creation:
         for device in wanted.CDI_devices:
             self.owners.claim(self._id, pb.CdiDevices, plugin, device.name)
         mine.CDI_devices.extend(wanted.CDI_devices)
-        self._linux(plugin, wanted.linux)
+        if wanted.HasField("linux"):
+            self._linux(plugin, wanted.linux)
         self.updates.apply(plugin, response.update)
         self.updates.evictions.extend(response.evict)
 
     def _linux(self, plugin: str, wanted: pb.LinuxContainerAdjustment) -> None:
         mine, container = self.adjustment.linux, self._container.linux
         self._list(plugin, pb.Devices, "path", wanted.devices, mine.devices, container.devices)
-        claim_resources(self.owners, self._id, plugin, wanted.resources)
-        merge_resources(mine.resources, wanted.resources)
-        merge_resources(container.resources, wanted.resources)
+        if wanted.HasField("resources"):
+            claim_resources(self.owners, self._id, plugin, wanted.resources)
+            merge_resources(mine.resources, wanted.resources)
+            merge_resources(container.resources, wanted.resources)
         if wanted.cgroups_path:
             self.owners.claim(self._id, pb.CgroupsPath, plugin)
             mine.cgroups_path = container.cgroups_path = wanted.cgroups_path

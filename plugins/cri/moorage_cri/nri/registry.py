@@ -11,6 +11,7 @@ from typing import Protocol
 from moorage_api.errors import MoorageError
 from moorage_api.wire import nri_pb2 as pb
 from moorage_cri.background import Background
+from moorage_cri.concurrency import finish
 from moorage_cri.nri.chain import Chain
 from moorage_cri.nri.config import NriConfig
 from moorage_cri.nri.connection import Connection, Gone
@@ -128,7 +129,7 @@ class Registry:
             plugin.connection.close()
             settled.set()
             if process is not None:
-                await process.end()
+                await finish(process.end())
 
     async def _welcome(self, plugin: Plugin) -> None:
         assert self._config is not None
