@@ -80,13 +80,16 @@ class Repository:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """As `request`, with any URL and a body. `more_scope` is what the token must allow besides."""
         scope = f"{self._scope} {more_scope}".strip()
-        response = await self._log_in(host, method, url, headers, body, scope)
-        try:
-            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                raise of_status(response.status, response.headers, await _read(response, ERROR_BODY_MAX))
+        async with _succeeded(await self._log_in(host, method, url, headers, body, scope)) as response:
             yield response
-        finally:
-            response.close()
+
+    @asynccontextmanager
+    async def elsewhere(
+        self, host: Host, method: str, url: URL, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for a URL that a manifest names: nobody logs in there. Errors as `request`."""
+        async with _succeeded(await self._client.follow(host, method, url, headers, "")) as response:
+            yield response
 
     async def _log_in(
         self, host: Host, method: str, url: URL, headers: Mapping[str, str], body: Body | None, scope: str
@@ -208,6 +211,17 @@ async def read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
     if len(body) > most:
         raise HostFailure(ResourceExhausted(f"the answer has more than {most} bytes"))
     return body
+
+
+@asynccontextmanager
+async def _succeeded(response: aiohttp.ClientResponse) -> AsyncIterator[aiohttp.ClientResponse]:
+    """The answer, closed in the end; `HostFailure` for one that is no success."""
+    try:
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise of_status(response.status, response.headers, await _read(response, ERROR_BODY_MAX))
+        yield response
+    finally:
+        response.close()
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:

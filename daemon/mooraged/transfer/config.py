@@ -19,6 +19,12 @@ class TransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_concurrent_downloads: Annotated[
         int, msgspec.Meta(ge=1, le=64, description="How many layers of one image are fetched at once.")
     ] = 3
+    max_concurrent_parts: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=16, description="How many parts of one large layer are fetched at once; 1 to fetch layers whole."
+        ),
+    ] = 3
     max_concurrent_uploads: Annotated[
         int, msgspec.Meta(ge=1, le=64, description="How many blobs of one image are sent to a registry at once.")
     ] = 3

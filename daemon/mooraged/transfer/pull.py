@@ -33,11 +33,13 @@ DOCUMENTS_MAX = 256
 
 @dataclass(frozen=True)
 class Workshop:
-    """What all pulls of the daemon share. `downloads`: how many layers of one pull are fetched at once."""
+    """What all pulls of the daemon share. `downloads`: how many layers of one pull are fetched at once; `parts`: how many
+    parts of one large layer."""
 
     threads: Threads
     unpacker: Unpacker
     downloads: int
+    parts: int
     blobs: KeyedLocks[tuple[str, str]]
 
 
@@ -202,7 +204,9 @@ class Pull:
                         arrival.advance(there)
 
                 content, labels = self._stores.content, self._origin({})
-                await fetch_blob(self._source, self._threads, content, descriptor, labels, advance, arrival)
+                await fetch_blob(
+                    self._source, self._threads, content, descriptor, labels, advance, arrival, self._workshop.parts
+                )
         report.state("complete")
 
     async def _claim(self, descriptor: Descriptor) -> bool:

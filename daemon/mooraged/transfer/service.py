@@ -66,7 +66,9 @@ class LocalTransfer:
         self.threads = Threads(config.threads)
         self.leases = TransferLeases(metadata, self.threads)
         unpacker = Unpacker(self.threads, differ, config.max_concurrent_unpacks)
-        self.workshop = Workshop(self.threads, unpacker, config.max_concurrent_downloads, KeyedLocks())
+        self.workshop = Workshop(
+            self.threads, unpacker, config.max_concurrent_downloads, config.max_concurrent_parts, KeyedLocks()
+        )
 
     def bind(self, namespace: str) -> BoundTransfer:
         """Transfers into one namespace."""

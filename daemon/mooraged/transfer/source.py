@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
+from yarl import URL
 
 from moorage_api.oci.reference import Reference
 from mooraged.transfer.client import Repository
@@ -17,6 +18,9 @@ from mooraged.transfer.hosts import PULL, Host
 
 ROUNDS_MAX = 5
 """How often all hosts are asked in a row without any progress."""
+
+URLS_MAX = 16
+"""URLs of one foreign layer that are tried."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -39,6 +43,10 @@ class Source:
         """See `Repository.request`."""
         async with self._repository.request(host, method, kind, name, headers) as response:
             yield response
+
+    def foreign(self, urls: Sequence[str]) -> Source:
+        """The places from which a manifest says that a blob can be had; each is asked without any credentials."""
+        return _Foreign(self.reference, urls, self._repository)
 
     @property
     def hosts(self) -> tuple[Host, ...]:
@@ -87,3 +95,29 @@ class Source:
         if not failure.status:
             self._order.remove(host)
             self._order.append(host)
+
+
+class _Foreign(Source):
+    """One blob at URLs of its own, which belong to no registry."""
+
+    def __init__(self, reference: Reference, urls: Sequence[str], repository: Repository) -> None:
+        self._urls = {Host(url.scheme, url.raw_authority, str(url), origin="the manifest"): url for url in _usable(urls)}
+        super().__init__(reference, list(self._urls), repository)
+
+    @asynccontextmanager
+    async def request(
+        self, host: Host, method: str, kind: str, name: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask for the blob; `kind` and `name` are those of its descriptor."""
+        async with self._repository.elsewhere(host, method, self._urls[host], headers) as response:
+            yield response
+
+
+def _usable(urls: Sequence[str]) -> Iterator[URL]:
+    for text in urls[:URLS_MAX]:
+        try:
+            url = URL(text, encoded=True)
+        except ValueError:
+            continue
+        if url.scheme in ("http", "https") and url.host and not url.user:
+            yield url
