@@ -22,6 +22,7 @@ LOG_PATH = "moorage.io/log-path"
 EXIT_STATUS = "moorage.io/exit-status"
 EXITED_AT = "moorage.io/exited-at"
 STOP_SIGNAL = "moorage.io/stop-signal"
+STOP_TIMEOUT = "moorage.io/stop-timeout"
 AUTO_REMOVE = "moorage.io/auto-remove"
 
 RESTART_STATUS = "containerd.io/restart.status"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from moorage.client import ADDRESS, NAMESPACE, Client, Defaults, connect
-    from moorage.container import ContainerHandle, State
+    from moorage.container import ContainerHandle
     from moorage.create import signal_number
     from moorage.events import decode_event
     from moorage.image_config import ResolvedImage
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from moorage.logs import Record, follow, read
     from moorage.options import Bind, ContainerOptions, Tmpfs
     from moorage.process import Output, ProcessHandle, Streams
+    from moorage.state import State
     from moorage.stdio import Fifos
     from moorage_api.containers import Container
     from moorage_api.errors import MoorageError
@@ -96,7 +97,7 @@ _MODULES = {
     "Record": "moorage.logs",
     "ResolvedImage": "moorage.image_config",
     "Server": "moorage.introspection",
-    "State": "moorage.container",
+    "State": "moorage.state",
     "Status": "moorage_api.runtime",
     "Stdio": "moorage_api.runtime",
     "Streams": "moorage.process",

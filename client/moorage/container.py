@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
 
 from moorage import labels
 from moorage.process import Output, ProcessHandle
+from moorage.state import State, state_of, status_of
 from moorage.stdio import Fifos, remove_kept
 from moorage_api import native
 from moorage_api.containers import Container
@@ -29,44 +29,6 @@ if TYPE_CHECKING:
 STOP_SECONDS = 10.0
 _KILL_SECONDS = 10.0
 _TRIES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A container's state: `created`, `running`, `paused` or `exited`. Times are Unix nanoseconds, zero if unknown;
-    `exit_status` is None where nobody saw how it ended."""
-
-    status: str
-    pid: int = 0
-    exit_status: int | None = None
-    exited_at: int = 0
-
-    @property
-    def running(self) -> bool:
-        return self.status in ("running", "paused")
-
-
-_STATUS = {
-    Status.UNKNOWN: "created",
-    Status.CREATED: "created",
-    Status.RUNNING: "running",
-    Status.STOPPED: "exited",
-    Status.PAUSED: "paused",
-    Status.PAUSING: "paused",
-}
-
-
-def state_of(record: Container, process: Process | None) -> State:
-    """The state that a record and its task (None: it has none) make together."""
-    if process is None:
-        status = record.labels.get(labels.EXIT_STATUS, "")
-        if not status:
-            return State("created")
-        at = record.labels.get(labels.EXITED_AT, "0")
-        return State("exited", 0, int(status), int(at))
-    if process.status is Status.STOPPED:
-        return State("exited", 0, process.exit_status, process.exited_at)
-    return State(_STATUS[process.status], process.pid)
 
 
 class ContainerHandle:
@@ -228,8 +190,18 @@ class ContainerHandle:
         except NotFound as error:
             raise FailedPrecondition(f"container {self.name} is not running") from error
 
-    async def stop(self, timeout: float = STOP_SECONDS, signal: int | None = None) -> Exit | None:
-        """Ask it to end with `signal` (its stop signal), kill it after `timeout` seconds; None where it does not run.
+    @property
+    def stop_seconds(self) -> float:
+        """How long it may take to end when it is asked to, as its maker said; infinite for a negative number."""
+        try:
+            seconds = float(self.record.labels.get(native.STOP_TIMEOUT, STOP_SECONDS))
+        except ValueError:
+            return STOP_SECONDS
+        return seconds if seconds >= 0 else float("inf")
+
+    async def stop(self, timeout: float | None = None, signal: int | None = None) -> Exit | None:
+        """Ask it to end with `signal` (its stop signal), kill it after `timeout` seconds (its own, or 10); None where it
+        does not run.
 
         The task is gone afterwards; the record says how it ended.
         """
@@ -239,7 +211,8 @@ class ContainerHandle:
             await self._discard(process)
             return None
         if process.status is not Status.STOPPED:
-            ended = await self._end(signal or int(self.record.labels.get(labels.STOP_SIGNAL, SIGTERM)), timeout)
+            number = signal or int(self.record.labels.get(labels.STOP_SIGNAL, SIGTERM))
+            ended = await self._end(number, self.stop_seconds if timeout is None else timeout)
             return await self.finish() or ended
         return await self.finish()
 
@@ -265,7 +238,7 @@ class ContainerHandle:
         process = await self.process()
         if not force and process is not None and process.status not in (Status.STOPPED, Status.CREATED):
             raise FailedPrecondition(
-                f"container {self.name} is {_STATUS[process.status]}: stop it first, or remove it by force"
+                f"container {self.name} is {status_of(process)}: stop it first, or remove it by force"
             )
         await self._want(native.STOPPED)
         for _ in range(_TRIES):
@@ -357,7 +330,7 @@ class ContainerHandle:
         if process is None:
             return
         if process.status not in (Status.STOPPED, Status.CREATED):
-            raise FailedPrecondition(f"container {self.name} is {_STATUS[process.status]} already")
+            raise FailedPrecondition(f"container {self.name} is {status_of(process)} already")
         await self._discard(process)
 
     async def _discard(self, process: Process | None) -> None:
@@ -375,7 +348,7 @@ class ContainerHandle:
             for number, patience in ((signal, timeout), (SIGKILL, _KILL_SECONDS)):
                 with contextlib.suppress(NotFound):
                     await self.main.kill(number)
-                done, _ = await asyncio.wait([waiting], timeout=patience)
+                done, _ = await asyncio.wait([waiting], timeout=None if patience == float("inf") else patience)
                 if done:
                     return None if isinstance(waiting.exception(), NotFound) else waiting.result()
         finally:
@@ -392,14 +365,3 @@ class ContainerHandle:
         folder = native.own_folder(self.record.labels, self.id)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def uptime(pid: int) -> float | None:
-    """Seconds since a process was started, from /proc; None where it is not to be seen."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            # The second field, the command's name, may hold spaces and brackets.
-            ticks = int(stat.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

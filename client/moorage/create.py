@@ -16,8 +16,9 @@ from moorage.container import ContainerHandle
 from moorage.find import find
 from moorage.image_config import ResolvedImage
 from moorage.network.attach import prepare, share
-from moorage.options import EXTENSION, ContainerOptions, build_spec, health_of, pack_options
+from moorage.options import EXTENSION, ContainerOptions, pack_options
 from moorage.rootfs import is_root, user_of_mounts
+from moorage.spec import build_spec, health_of
 from moorage.sweep import is_abandoned, sweep
 from moorage.unpack import unpack
 from moorage_api import health, native
@@ -64,7 +65,7 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
         mounts = await _prepare(leased, image, snapshotter, id)
         folder = ""
         try:
-            await _set_user(spec, mounts, options.user or image.config.config.user)
+            await _set_user(spec, mounts, options.user or image.config.config.user, options.group_add)
             record = Container(
                 id=id,
                 runtime=Runtime(options.runtime),
@@ -121,12 +122,12 @@ def _make_input(folder: str) -> None:
     os.mkfifo(os.path.join(folder, native.INPUT), 0o600)
 
 
-async def _set_user(spec: oci.Spec, mounts: Sequence[Mount], user: str) -> None:
+async def _set_user(spec: oci.Spec, mounts: Sequence[Mount], user: str, groups: Sequence[str]) -> None:
     try:
-        who = await asyncio.to_thread(user_of_mounts, mounts, user)
+        who = await asyncio.to_thread(user_of_mounts, mounts, user, groups)
     except FailedPrecondition:
         # Without the right to mount, root is still root.
-        if not is_root(user):
+        if groups or not is_root(user):
             raise
         return
     oci.set_user(spec, who.uid, who.gid, who.groups)
@@ -146,6 +147,8 @@ def _labels(client: Client, image: ResolvedImage, options: ContainerOptions, log
         found[native.RESTART_POLICY] = str(policy)
         if logs:
             found[native.RESTART_LOG] = f"cri://{found[labels.LOG_PATH]}"
+    if options.stop_timeout is not None:
+        found[native.STOP_TIMEOUT] = f"{options.stop_timeout:g}"
     stop_signal = options.stop_signal or image.config.config.stop_signal
     if stop_signal:
         found[labels.STOP_SIGNAL] = str(signal_number(stop_signal))

@@ -18,13 +18,13 @@ T = TypeVar("T")
 _WRITABLE = ("upperdir=", "workdir=")
 
 
-def user_of_mounts(mounts: Sequence[Mount], user: str) -> User:
-    """What `user` (`name`, `uid`, `name:group`, …) means in the root file system that `mounts` make.
+def user_of_mounts(mounts: Sequence[Mount], user: str, groups: Sequence[str] = ()) -> User:
+    """What `user` (`name`, `uid`, `name:group`, …) means in the root file system that `mounts` make, with further groups.
 
     Blocks. The files are read in a mount namespace of a thread of its own, so that nothing is left on the host
     whatever happens. `NotFound` for a name that is not there, `FailedPrecondition` where mounting is not allowed.
     """
-    return with_rootfs(read_only(mounts), f"find the user {user!r}", lambda root: _read(root, user))
+    return with_rootfs(read_only(mounts), f"find the user {user!r}", lambda root: _read(root, user, groups))
 
 
 def with_rootfs(mounts: Sequence[Mount], what: str, work: Callable[[str], T]) -> T:
@@ -98,9 +98,12 @@ def _read_only(entry: Mount) -> Mount:
     return replace(entry, options=(*options, "ro"))
 
 
-def _read(folder: str, user: str) -> User:
+def _read(folder: str, user: str, groups: Sequence[str] = ()) -> User:
     root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return Accounts.read(root).resolve(user)
+        accounts = Accounts.read(root)
     finally:
         os.close(root)
+    found = accounts.resolve(user)
+    further = {accounts.resolve("0", group).gid for group in groups}
+    return replace(found, groups=tuple(sorted({*found.groups, *further})))

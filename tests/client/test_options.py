@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from moorage.network.ports import Port
-from moorage.options import Bind, ContainerOptions, Tmpfs, build_spec
+from moorage.options import Bind, ContainerOptions, Tmpfs
+from moorage.spec import build_spec
 from moorage_api.errors import InvalidArgument
 from moorage_api.oci.image import RunConfig
 

@@ -14,11 +14,12 @@ from moorage import labels, names
 from moorage.cli.app import App, connected
 from moorage.cli.each import for_each
 from moorage.cli.errors import CommandError
+from moorage.cli.flags import limits, limits_of
 from moorage.cli.pairs import pairs
-from moorage.cli.units import parse_size
-from moorage.container import STOP_SECONDS, ContainerHandle
+from moorage.container import ContainerHandle
 from moorage.find import find
-from moorage.options import EXTENSION, ContainerOptions, options_of, pack_options, set_limits
+from moorage.limits import set_limits
+from moorage.options import EXTENSION, ContainerOptions, options_of, pack_options
 from moorage_api import native
 from moorage_api.errors import FailedPrecondition, InvalidArgument
 from moorage_api.native import RestartPolicy, own_folder
@@ -60,9 +61,9 @@ async def unpause(app: App, containers: tuple[str, ...]) -> int:
 
 @click.command()
 @_CONTAINERS
-@click.option("-t", "--time", "timeout", type=float, default=STOP_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option("-t", "--time", "timeout", type=float, default=None, help="Seconds to wait [10, or the container's own].")
 @connected()
-async def restart(app: App, containers: tuple[str, ...], timeout: float) -> int:
+async def restart(app: App, containers: tuple[str, ...], timeout: float | None) -> int:
     """Stop containers where they run, and start them."""
 
     async def one(wanted: str) -> None:
@@ -91,20 +92,14 @@ async def rename(app: App, container: str, name: str) -> None:
 
 @click.command()
 @_CONTAINERS
-@click.option("-m", "--memory", default="", help="Limit of memory, as 512m.")
-@click.option("--cpus", type=float, default=0.0, help="Limit of processors, as 1.5.")
-@click.option("--pids-limit", type=int, default=0, help="Limit of processes and threads.")
+@limits
 @click.option("--restart", "policy", default="", help="no, always, unless-stopped, on-failure[:TIMES].")
 @connected()
 async def update(app: App, /, containers: tuple[str, ...], **flags: Any) -> int:
     """Change limits and restart policies of containers, at once where they run."""
-    changes = {
-        "memory": parse_size(flags["memory"]) if flags["memory"] else 0,
-        "cpus": flags["cpus"],
-        "pids_limit": flags["pids_limit"],
-        "restart": str(RestartPolicy.parse(flags["policy"])) if flags["policy"] else "",
-    }
-    given = {key: value for key, value in changes.items() if value}
+    given = limits_of(flags)
+    if flags["policy"]:
+        given["restart"] = str(RestartPolicy.parse(flags["policy"]))
     if not given:
         raise InvalidArgument("nothing to change: give at least one option")
 
@@ -121,12 +116,9 @@ async def _update(app: App, handle: ContainerHandle, given: dict[str, Any]) -> N
     set_limits(spec, options)
     process = await handle.process()
     if process is not None and process.status in (Status.RUNNING, Status.PAUSED):
-        limits = {
-            key: spec["linux"]["resources"][key]
-            for key in ("memory", "cpu", "pids")
-            if key in spec["linux"]["resources"]
-        }
-        await app.client.tasks.update(handle.id, TypedValue(oci.RESOURCES_URL, json.dumps(limits).encode()))
+        resources = spec["linux"]["resources"]
+        changed = {key: resources[key] for key in ("memory", "cpu", "pids") if key in resources}
+        await app.client.tasks.update(handle.id, TypedValue(oci.RESOURCES_URL, json.dumps(changed).encode()))
     fields = ["spec", f"extensions.{EXTENSION}"]
     found = dict(handle.record.labels)
     if "restart" in given:

@@ -21,8 +21,9 @@ from moorage.image_config import ResolvedImage, resolve
 from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound
 from moorage_api.images import Image
 from moorage_api.oci import reference as references
-from moorage_api.oci.platforms import parse_platform
+from moorage_api.oci.platforms import format_platform, only, parse_platform
 from moorage_api.transfer import PullOptions
+from moorage_api.types import Platform
 
 _COLUMNS = {"REPOSITORY": "Repository", "TAG": "Tag", "IMAGE ID": "ID", "CREATED": "CreatedSince", "SIZE": "Size"}
 _NONE = "<none>"
@@ -67,13 +68,24 @@ async def ensure(app: App, reference: str, policy: str, platform: str = "") -> R
     options = PullOptions(platforms=(wanted,) if wanted else (), credentials=stored_credentials())
     if policy != "always":
         try:
-            return await app.client.image(reference, wanted)
+            return await _for_platform(app, reference, wanted)
         except NotFound:
             if policy == "never":
                 raise
         warn(f"Unable to find image '{references.parse(reference).familiar}' locally")
     await pull_shown(app, reference, options)
-    return await app.client.image(reference, wanted)
+    return await _for_platform(app, reference, wanted)
+
+
+async def _for_platform(app: App, reference: str, wanted: Platform | None) -> ResolvedImage:
+    """An image that is here; `NotFound` also for one that was made for another platform than the one asked for."""
+    found = await app.client.image(reference, wanted)
+    own = found.config.platform()
+    if wanted is not None and not only(wanted).matches(own):
+        raise NotFound(
+            f"image {reference} is here, but not for the platform {format_platform(wanted)}: it is for {format_platform(own)}"
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

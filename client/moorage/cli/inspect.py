@@ -11,13 +11,14 @@ import msgspec
 from moorage.cli.app import App, connected
 from moorage.cli.errors import FAILURE
 from moorage.cli.units import rfc3339
-from moorage.container import ContainerHandle, State
+from moorage.container import ContainerHandle
 from moorage.find import find
 from moorage.image_config import ResolvedImage
 from moorage.network.attach import attached, networks_of
 from moorage.network.plan import Attached, Link
 from moorage.network.ports import Port
 from moorage.options import ContainerOptions, options_of
+from moorage.state import State
 from moorage_api import health
 from moorage_api.containers import Container
 from moorage_api.errors import InvalidArgument, MoorageError, NotFound
@@ -107,6 +108,7 @@ async def _container(app: App, container: ContainerHandle) -> dict[str, Any]:
             "Image": record.image,
             "WorkingDir": process.get("cwd", ""),
             "Labels": dict(record.labels),
+            **({"StopTimeout": int(options.stop_timeout)} if options and options.stop_timeout is not None else {}),
             **({"Healthcheck": msgspec.to_builtins(check)} if (check := health.check_of(record)) else {}),
         },
         "NetworkSettings": _network_settings(record, network),
@@ -146,6 +148,7 @@ def _host_config(spec: dict[str, Any], options: ContainerOptions | None) -> dict
     linux: dict[str, Any] = spec.get("linux", {})
     resources: dict[str, Any] = linux.get("resources", {})
     cpu: dict[str, Any] = resources.get("cpu", {})
+    memory: dict[str, Any] = resources.get("memory", {})
     period, quota = cpu.get("period", 0), cpu.get("quota", 0)
     return {
         "NetworkMode": options.network if options else "",
@@ -154,7 +157,12 @@ def _host_config(spec: dict[str, Any], options: ContainerOptions | None) -> dict
         "AutoRemove": bool(options and options.auto_remove),
         "Privileged": bool(options and options.privileged),
         "Init": bool(options and options.init),
-        "Memory": resources.get("memory", {}).get("limit", 0),
+        "Memory": memory.get("limit", 0),
+        "MemorySwap": memory.get("swap", 0),
+        "MemoryReservation": memory.get("reservation", 0),
+        "CpuShares": cpu.get("shares", 0),
+        "CpusetCpus": cpu.get("cpus", ""),
+        "CpusetMems": cpu.get("mems", ""),
         "NanoCpus": quota * 10**9 // period if period else 0,
         "PidsLimit": resources.get("pids", {}).get("limit", 0),
         "ReadonlyRootfs": bool(spec.get("root", {}).get("readonly")),

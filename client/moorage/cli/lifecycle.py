@@ -12,7 +12,7 @@ from moorage.cli.each import for_each
 from moorage.cli.errors import CommandError, start_failure
 from moorage.cli.foreground import Console, attach, console_of
 from moorage.cli.terminal import DETACH_KEYS
-from moorage.container import STOP_SECONDS, ContainerHandle
+from moorage.container import ContainerHandle
 from moorage.create import signal_number
 from moorage.find import find
 from moorage_api.errors import MoorageError, NotFound
@@ -81,10 +81,10 @@ async def _ended(container: ContainerHandle) -> None:
 
 @click.command()
 @_CONTAINERS
-@click.option("-t", "--time", "timeout", type=float, default=STOP_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option("-t", "--time", "timeout", type=float, default=None, help="Seconds to wait [10, or the container's own].")
 @click.option("-s", "--signal", "name", default="", help="What to send in place of its stop signal.")
 @connected()
-async def stop(app: App, containers: tuple[str, ...], timeout: float, name: str) -> int:
+async def stop(app: App, containers: tuple[str, ...], timeout: float | None, name: str) -> int:
     """Ask containers to end; kill those that do not within the time."""
     signal = signal_number(name) if name else None
 

@@ -15,8 +15,8 @@ from moorage.cli.app import App, connected, formatted
 from moorage.cli.output import shorten
 from moorage.cli.pairs import joined
 from moorage.cli.units import human_duration, local_time
-from moorage.container import State, state_of, uptime
 from moorage.options import options_of
+from moorage.state import State, state_of, uptime
 from moorage.sweep import is_abandoned, sweep
 from moorage_api import health
 from moorage_api.containers import Container

@@ -46,7 +46,7 @@ def prepare(
         id=id,
         namespace=namespace,
         name=name,
-        names=tuple(dict.fromkeys((spec["hostname"], name, id[:12]))),
+        names=tuple(dict.fromkeys((spec.get("hostname") or os.uname().nodename, name, id[:12]))),
         folder=folder,
         state=place.state,
         bin_dirs=place.bin_dirs,
@@ -91,7 +91,7 @@ def _write(plan: Plan, options: ContainerOptions) -> None:
     text = ""
     with contextlib.suppress(OSError), open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
         text = file.read()
-    write(os.path.join(plan.folder, RESOLV_CONF), files.resolv_conf(text, options.dns))
+    write(os.path.join(plan.folder, RESOLV_CONF), files.resolv_conf(text, options.dns, options.dns_search, options.dns_options))
 
 
 def _hook(command: str, folder: str) -> dict[str, object]:

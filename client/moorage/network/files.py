@@ -23,11 +23,19 @@ def hosts(
     return _LOCAL + "".join(lines)
 
 
-def resolv_conf(of_host: str, servers: Sequence[str]) -> str:
-    """The host's own with `servers` in place of its name servers; without any, those of the host that a container can
-    reach (none on the loopback), or else public ones."""
+def resolv_conf(
+    of_host: str, servers: Sequence[str], search: Sequence[str] = (), options: Sequence[str] = ()
+) -> str:
+    """The host's own with `servers` in place of its name servers, `search` in place of its domains (`.`: none) and
+    `options` in place of its options. Without servers, those of the host that a container can reach (none on the
+    loopback), or else public ones."""
     lines = of_host.splitlines()
-    rest = [line for line in lines if line.split()[:1] != ["nameserver"] and line.strip()]
+    replaced = {"nameserver", *(("search", "domain") if search else ()), *(("options",) if options else ())}
+    rest = [line for line in lines if line.strip() and line.split()[0] not in replaced]
+    if search and list(search) != ["."]:
+        rest.append(f"search {' '.join(search)}")
+    if options:
+        rest.append(f"options {' '.join(options)}")
     own = [line.split()[1] for line in lines if line.split()[:1] == ["nameserver"] and len(line.split()) > 1]
     chosen = list(servers) or [server for server in own if not _is_loopback(server)] or list(_PUBLIC)
     return "".join(f"{line}\n" for line in [*rest, *(f"nameserver {server}" for server in chosen)])
