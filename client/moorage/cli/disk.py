@@ -13,7 +13,7 @@ from moorage.cli.app import App, connected, formatted
 from moorage.cli.output import print_rows
 from moorage.cli.units import human_size
 from moorage.client import Client
-from moorage.container import state_of
+from moorage.state import state_of
 from moorage_api.garbage import Collected, Holding, Keeper
 
 _SUMMARY = {"TYPE": "Type", "TOTAL": "TotalCount", "ACTIVE": "Active", "SIZE": "Size", "RECLAIMABLE": "Reclaimable"}

@@ -6,7 +6,8 @@ import click
 
 from moorage.cli.app import App, connected
 from moorage.cli.each import confirmed
-from moorage.container import ContainerHandle, State, state_of
+from moorage.container import ContainerHandle
+from moorage.state import State, state_of
 from moorage_api.containers import Container
 from moorage_api.errors import MoorageError
 
