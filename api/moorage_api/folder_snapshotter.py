@@ -8,9 +8,11 @@ removed (`release`).
 
 Layout below the root, as in containerd: `metadata.db` (`moorage_api.snapshot_tree`), `snapshots/ID/`.
 
-The order of writing: a new folder is made, synced, then its record is written; a committed snapshot's files are
-synced, then its record is written; a removed snapshot's record goes first, then its folder. So whatever a crash leaves
-behind is a folder without a record, which `cleanup` removes; it also runs at the start.
+The order of writing: a new folder is made beside its place and renamed, then its record is written; a committed snapshot's
+files are synced, then its record is written; a removed snapshot's record goes first, then its folder. So whatever a crash
+leaves behind is a folder without a record, which `cleanup` removes; it also runs at the start. A power cut may leave a record
+of an active snapshot without its folder, since that is not synced: nothing in it was promised to anybody, and the start makes
+it again.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from moorage_api.types import Labels
 logger = logging.getLogger(__name__)
 
 _TRIES_TO_MEASURE = 8
+_NEW = ".new"
 
 
 class FolderSnapshotter(ABC):
@@ -54,6 +57,7 @@ class FolderSnapshotter(ABC):
         self._tree = SnapshotTree(root / "metadata.db")
         self._sync = SharedSync(str(self.folders))
         self.cleanup()
+        self._make_what_is_missing()
 
     @abstractmethod
     def make(self, snapshot: Record, folder: str) -> None:
@@ -84,7 +88,13 @@ class FolderSnapshotter(ABC):
                 self._sync()
             else:
                 sync_folder(content)
+                self.sync_place()
         return usage
+
+    def sync_place(self) -> None:
+        """Bring to disk that the snapshots' folders are where they are. What was done within them before comes with it, on
+        file systems that write what changes in the order in which it did."""
+        sync_folder(str(self.folders))
 
     def committed(self, snapshot: Record) -> None:
         """Called when the commit is recorded. A crash may come first: what is done here must be done at the start, too."""
@@ -143,9 +153,10 @@ class FolderSnapshotter(ABC):
     def cleanup(self) -> None:
         found = os.listdir(self.folders)
         # Asked for after the listing: a folder made since then is not in it, one made before has its id here.
-        known = {str(id) for id in self._tree.ids()}
+        known, making = self._tree.ids(), self._tree.making()
+        spared = {str(id) for id in known} | {f"{id}{_NEW}" for id in making}
         for name in found:
-            if name not in known:
+            if name not in spared:
                 self._discard(str(self.folders / name))
 
     def close(self) -> None:
@@ -168,17 +179,39 @@ class FolderSnapshotter(ABC):
 
     def _make(self, record: Record) -> None:
         folder = self.folder(record.id)
+        new = f"{folder}{_NEW}"
         with _files_of(record.info.name):
-            # A crash may have left a folder behind that cleanup could not remove then.
-            remove_tree(folder)
-            os.mkdir(folder, 0o700)
             try:
-                self.make(record, folder)
-                sync_folder(folder)
-                sync_folder(str(self.folders))
+                os.mkdir(new, 0o700)
+            except FileExistsError:
+                # A crash may have left a folder behind that cleanup could not remove then.
+                remove_tree(new)
+                os.mkdir(new, 0o700)
+            try:
+                self.make(record, new)
+                self._rename(new, folder)
             except BaseException:
-                self._discard(folder)
+                self._discard(new)
                 raise
+
+    def _rename(self, new: str, folder: str) -> None:
+        """Put a new folder into its place, at once and as a whole."""
+        try:
+            os.rename(new, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
+                raise
+            self.release(folder)
+            remove_tree(folder)
+            os.rename(new, folder)
+
+    def _make_what_is_missing(self) -> None:
+        """Make the folders of active snapshots and views that a power cut has taken."""
+        there = set(os.listdir(self.folders))
+        for id, name in self._tree.unsealed():
+            if str(id) not in there:
+                logger.warning("snapshot %r has no files after a crash of this machine: it begins anew", name)
+                self._make(self._tree.get(name))
 
     def _seal(self, record: Record) -> Usage:
         with _files_of(record.info.name):

@@ -191,6 +191,16 @@ class SnapshotTree:
         with self._read() as database:
             return making.union(row[0] for row in database.execute("SELECT id FROM snapshot"))
 
+    def making(self) -> frozenset[int]:
+        """The ids of those being made now."""
+        return frozenset(self._making)
+
+    def unsealed(self) -> list[tuple[int, str]]:
+        """Ids and keys of all snapshots that are active or views."""
+        with self._read() as database:
+            rows = database.execute("SELECT id, name FROM snapshot WHERE kind != ?", (Kind.COMMITTED.value,))
+            return [(int(id), str(name)) for id, name in rows]
+
     def close(self) -> None:
         """Close the database. Twice is harmless."""
         with self._write_lock, self._read_lock:

@@ -8,7 +8,8 @@ of committed ones share one space of names.
 
 What must hold for every method, beyond its own docstring:
 
-- after success, a power cut does not lose it: the record is durable, and a committed snapshot's files are on disk;
+- after success, a power cut does not lose it: the record is durable, and a committed snapshot's files are on disk. What is
+  in an active snapshot is not promised before its commit, and may be nothing again;
 - after an error, it is as if the call had not been made;
 - after a crash in the middle, the next start sees either of the two, and `cleanup` removes what is left over.
 

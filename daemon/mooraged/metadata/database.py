@@ -7,6 +7,7 @@ and with it the sync to disk: each one's work stands in a savepoint of its own, 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 from moorage_api.errors import FailedPrecondition, Internal, MoorageError, ResourceExhausted
 from mooraged.locks import exclusive
 from mooraged.metadata import schema
+from mooraged.metadata.statements import driver
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,6 +30,8 @@ T = TypeVar("T")
 FILE = "meta.db"
 _READERS = 16
 _BUSY_SECONDS = 30
+# SQLAlchemy's, and those of the driver in statements that go past it.
+_DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
 
 
 class _Job(Generic[T]):
@@ -55,7 +59,7 @@ class _Job(Generic[T]):
         self._error = self._error or error
 
     def result(self) -> T:
-        if isinstance(self._error, SQLAlchemyError):
+        if isinstance(self._error, _DATABASE_ERRORS):
             raise _translated(self._error) from self._error
         if self._error is not None:
             raise self._error
@@ -72,6 +76,10 @@ class Database:
         self._lock = threading.Lock()
         self._queue: deque[_Job[Any]] = deque()
         self._starts = 0
+        self._synchronous = ""
+        self._closed = False
+        # Kept, since to take one from SQLAlchemy's pool and give it back costs more than most reads do.
+        self._readers: deque[Connection] = deque()
         with ExitStack() as opening:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             opening.enter_context(exclusive(str(folder / "meta.lock"), f"the metadata under {folder}"))
@@ -91,10 +99,20 @@ class Database:
         """Run `work`, which reads. Each statement sees the last committed state; for one state over several statements,
         `read_consistent`."""
         try:
-            with self._engine.connect() as connection:
-                return work(connection)
-        except SQLAlchemyError as error:
-            raise _translated(error) from error
+            connection = self._readers.pop()
+        except IndexError:
+            if self._closed:
+                raise Internal("the metadata database is closed") from None
+            connection = self._engine.connect()
+        try:
+            found = work(connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, _DATABASE_ERRORS):
+                raise _translated(error) from error
+            raise
+        self._readers.append(connection)
+        return found
 
     def read_consistent(self, work: Callable[[Connection], T]) -> T:
         """As `read`, with one state of the database for all of `work`."""
@@ -124,6 +142,9 @@ class Database:
     def close(self) -> None:
         """Close after the writes under way. Calls after it fail."""
         with self._lock:
+            self._closed = True
+            while self._readers:
+                self._readers.pop().close()
             self._resources.close()
 
     def _run_queue(self) -> None:
@@ -139,8 +160,12 @@ class Database:
                 job.done = True
 
     def _transaction(self, jobs: list[_Job[Any]]) -> None:
-        execute = self._writer.exec_driver_sql
-        execute(f"PRAGMA synchronous={'FULL' if any(job.durable for job in jobs) else 'NORMAL'}")
+        database = driver(self._writer)
+        execute = database.execute
+        synchronous = "FULL" if any(job.durable for job in jobs) else "NORMAL"
+        if synchronous != self._synchronous:
+            execute(f"PRAGMA synchronous={synchronous}")
+            self._synchronous = synchronous
         execute("BEGIN IMMEDIATE")
         try:
             for job in jobs:
@@ -156,7 +181,7 @@ class Database:
             execute("COMMIT")
         except BaseException:
             # SQLite ends a transaction itself on some errors (a full disk); then there is nothing to roll back.
-            if self._writer.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+            if database.in_transaction:
                 execute("ROLLBACK")
             raise
 
@@ -217,9 +242,9 @@ def _count_start(connection: Connection) -> int:
     return int(connection.execute(update.returning(schema.daemon_starts.c.count)).scalar_one())
 
 
-def _translated(error: SQLAlchemyError) -> MoorageError:
+def _translated(error: SQLAlchemyError | sqlite3.Error) -> MoorageError:
     """What SQLite could not do. A full disk is the one error that an operator can do something about at once."""
     reason = str(getattr(error, "orig", None) or error)
-    if isinstance(error, OperationalError) and "full" in reason:
+    if isinstance(error, OperationalError | sqlite3.OperationalError) and "full" in reason:
         return ResourceExhausted(f"metadata database: {reason}")
     return Internal(f"metadata database: {reason}")

@@ -12,6 +12,7 @@ from moorage_api.errors import NotFound
 from moorage_api.leases import Resource
 from mooraged.metadata import schema
 from mooraged.metadata.rows import Rows
+from mooraged.metadata.statements import Statement
 
 CONTENT = "content"
 INGESTS = "ingests"
@@ -23,8 +24,10 @@ _table = schema.lease_resources
 _leases = Rows(schema.leases, "id")
 _of_lease = (_table.c.namespace == bindparam("at_namespace"), _table.c.lease == bindparam("at_lease"))
 _list = select(_table.c.id, _table.c.type).where(*_of_lease).order_by(_table.c.type, _table.c.id)
-_add = insert(_table).on_conflict_do_nothing()
-_delete = sql_delete(_table).where(*_of_lease, _table.c.type == bindparam("at_type"), _table.c.id == bindparam("at_id"))
+_add = Statement(insert(_table).on_conflict_do_nothing(), ("namespace", "lease", "type", "id"))
+_delete = Statement(
+    sql_delete(_table).where(*_of_lease, _table.c.type == bindparam("at_type"), _table.c.id == bindparam("at_id"))
+)
 
 
 def check_lease(connection: Connection, namespace: str, lease: str) -> None:
@@ -35,12 +38,12 @@ def check_lease(connection: Connection, namespace: str, lease: str) -> None:
 
 def add(connection: Connection, namespace: str, lease: str, type: str, id: str) -> None:
     """Hold a resource by a lease that exists; holding twice is holding once."""
-    connection.execute(_add, {"namespace": namespace, "lease": lease, "type": type, "id": id})
+    _add.run(connection, {"namespace": namespace, "lease": lease, "type": type, "id": id})
 
 
 def delete(connection: Connection, namespace: str, lease: str, type: str, id: str) -> None:
     """No longer hold it."""
-    connection.execute(_delete, {"at_namespace": namespace, "at_lease": lease, "at_type": type, "at_id": id})
+    _delete.run(connection, {"at_namespace": namespace, "at_lease": lease, "at_type": type, "at_id": id})
 
 
 def of_lease(connection: Connection, namespace: str, lease: str) -> Sequence[Resource]:

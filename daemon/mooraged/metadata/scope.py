@@ -18,11 +18,12 @@ from moorage_api.events import EventBus
 from mooraged.metadata import resources, schema
 from mooraged.metadata.database import Database
 from mooraged.metadata.gate import Gate
+from mooraged.metadata.statements import Statement
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_add_namespace = insert(schema.namespaces).on_conflict_do_nothing()
+_add_namespace = Statement(insert(schema.namespaces).on_conflict_do_nothing(), ("name", "created_at"))
 _NUMBERS_PER_START = 1_000_000_000
 
 MutationCallback = Callable[[bool], None]
@@ -115,4 +116,4 @@ class Scope:
 
 def add_namespace(connection: Connection, name: str) -> None:
     """Make the namespace if it is not there."""
-    connection.execute(_add_namespace, {"name": name, "created_at": time.time_ns()})
+    _add_namespace.run(connection, {"name": name, "created_at": time.time_ns()})

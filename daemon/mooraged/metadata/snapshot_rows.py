@@ -1,43 +1,71 @@
-"""The statements on snapshots, built once. `AT_…` parameters say which row, the others what it becomes."""
+"""The statements on snapshots. `at_…` parameters say which row, the others what it becomes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, or_, select, update
 
 from moorage_api.snapshots import Kind
 from mooraged.metadata import schema
-from mooraged.metadata.rows import AnyRow
+from mooraged.metadata.statements import Query, Statement
+
+
+class SnapshotRow(NamedTuple):
+    """A row of the table of snapshots."""
+
+    namespace: str
+    snapshotter: str
+    name: str
+    backend_key: str
+    kind: str
+    parent: str
+    labels: dict[str, str]
+    created_at: int
+    updated_at: int
+    commit_name: str
+    commit_key: str
+    commit_labels: dict[str, str]
+
 
 _table = schema.snapshots
 _here = (_table.c.namespace == bindparam("at_namespace"), _table.c.snapshotter == bindparam("at_snapshotter"))
 _name: BindParameter[str] = bindparam("at_name")
 _this = (*_here, _table.c.name == _name)
+_rows = select(*(_table.c[name] for name in SnapshotRow._fields))
 
-GET = select(_table).where(*_this)
-ALL = select(_table).where(*_here).order_by(_table.c.name)
-INSERT = insert(_table)
-DELETE = delete(_table).where(*_this)
-CHILD = select(_table.c.name).where(*_here, _table.c.parent == _name).limit(1)
-COMMITTING = select(_table).where(*_here, _table.c.commit_name != "")
-SET_LABELS = update(_table).where(*_this)
-SET_INTENT = update(_table).where(*_this)
-FINISH = update(_table).where(*_this).values(kind=Kind.COMMITTED.value, commit_name="", commit_key="", commit_labels={})
+GET = Query(_rows.where(*_this), SnapshotRow)
+ALL = Query(_rows.where(*_here).order_by(_table.c.name), SnapshotRow)
+COMMITTING = Query(_rows.where(*_here, _table.c.commit_name != ""), SnapshotRow)
+CHILD = Query(select(_table.c.name).where(*_here, _table.c.parent == _name).limit(1), str)
+INSERT = Statement(insert(_table), SnapshotRow._fields[:9])
+DELETE = Statement(delete(_table).where(*_this))
+SET_LABELS = Statement(update(_table).where(*_this), ("labels", "updated_at"))
+SET_INTENT = Statement(update(_table).where(*_this), ("commit_name", "commit_key", "commit_labels", "parent"))
+FINISH = Statement(
+    update(_table).where(*_this).values(kind=Kind.COMMITTED.value, commit_name="", commit_key="", commit_labels={}),
+    ("name", "backend_key", "labels", "created_at", "updated_at"),
+)
 
-_taken = select(_table.c.name).where(*_here, or_(_table.c.name == _name, _table.c.commit_name == _name)).limit(1)
-_elsewhere = select(_table).where(
-    _table.c.snapshotter == bindparam("at_snapshotter"),
-    _table.c.name == _name,
-    _table.c.kind == Kind.COMMITTED.value,
+_taken = Query(
+    select(_table.c.name).where(*_here, or_(_table.c.name == _name, _table.c.commit_name == _name)).limit(1), str
+)
+_elsewhere = Query(
+    _rows.where(
+        _table.c.snapshotter == bindparam("at_snapshotter"),
+        _table.c.name == _name,
+        _table.c.kind == Kind.COMMITTED.value,
+    ),
+    SnapshotRow,
 )
 
 
 def is_taken(connection: Connection, name: Mapping[str, str]) -> bool:
     """True where a snapshot has the name, or a commit under way will give it to one."""
-    return connection.execute(_taken, name).first() is not None
+    return _taken.first(connection, name) is not None
 
 
-def committed_elsewhere(connection: Connection, snapshotter: str, name: str) -> Sequence[AnyRow]:
+def committed_elsewhere(connection: Connection, snapshotter: str, name: str) -> list[SnapshotRow]:
     """The committed snapshots of that name in any namespace. Only for the sharing policy `shared`."""
-    return connection.execute(_elsewhere, {"at_snapshotter": snapshotter, "at_name": name}).all()
+    return _elsewhere.all(connection, {"at_snapshotter": snapshotter, "at_name": name})

@@ -36,7 +36,6 @@ from moorage_api.wire import events_types_pb2 as events
 from mooraged.metadata import resources
 from mooraged.metadata import snapshot_rows as rows
 from mooraged.metadata.naming import renaming
-from mooraged.metadata.rows import AnyRow
 from mooraged.metadata.scope import Scope
 
 _log = logging.getLogger(__name__)
@@ -83,9 +82,7 @@ class NamespacedSnapshotter:
                 raise self._missing(info.name)
             merged = update_labels(current.labels, info.labels, fieldpaths, what)
             now = time.time_ns()
-            connection.execute(
-                rows.SET_LABELS, {**self._here, "at_name": info.name, "labels": merged, "updated_at": now}
-            )
+            rows.SET_LABELS.run(connection, {**self._here, "at_name": info.name, "labels": merged, "updated_at": now})
             return Info(info.name, Kind(current.kind), current.parent, merged, current.created_at, now)
 
         return self._scope.remove(work)
@@ -190,10 +187,13 @@ class NamespacedSnapshotter:
                 raise FailedPrecondition(f"parent snapshot {parent!r} in {self._place()} was replaced meanwhile")
             if rows.is_taken(connection, {**self._here, "at_name": name}):
                 raise self._exists(name)
-            connection.execute(rows.INSERT, values)
+            rows.INSERT.run(connection, values)
             self._hold(connection, name)
 
-        self._scope.write(work)
+        # The record of a snapshot with nothing in it comes to disk with the next change that is synced, that of the
+        # container for one. Until then a power cut leaves a snapshot in the backend that nobody knows, and the collector
+        # finds.
+        self._scope.write(work, durable=kind is Kind.COMMITTED)
 
     def _discard(self, backend_key: str) -> None:
         """Remove what was made for nothing; where that fails, the collector finds it."""
@@ -260,13 +260,13 @@ class NamespacedSnapshotter:
 
     def _intend(
         self, name: str, key: str, backend_name: str, labels: dict[str, str], parent: str
-    ) -> tuple[AnyRow, str]:
+    ) -> tuple[rows.SnapshotRow, str]:
         """Write the intent down, with the parent if it gets one, which nobody may remove from then on.
 
         Returns the row, and the backend's key of that parent.
         """
 
-        def work(connection: Connection) -> tuple[AnyRow, str]:
+        def work(connection: Connection) -> tuple[rows.SnapshotRow, str]:
             row = self._get(connection, key)
             if row is None:
                 raise self._missing(key)
@@ -281,7 +281,7 @@ class NamespacedSnapshotter:
             backend_parent = self._parent_key(connection, parent)
             intent = {"commit_name": name, "commit_key": backend_name, "commit_labels": labels}
             place = {"parent": parent or row.parent}
-            connection.execute(rows.SET_INTENT, {**self._here, "at_name": key, **intent, **place})
+            rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **intent, **place})
             return self._get(connection, key) or row, backend_parent
 
         row, backend_parent = self._scope.write(work)
@@ -294,8 +294,8 @@ class NamespacedSnapshotter:
         self, connection: Connection, name: str, key: str, backend_name: str, labels: Mapping[str, str]
     ) -> None:
         now = time.time_ns()
-        connection.execute(
-            rows.FINISH,
+        rows.FINISH.run(
+            connection,
             {
                 **self._here,
                 "at_name": key,
@@ -327,7 +327,7 @@ class NamespacedSnapshotter:
                 self._finish(connection, row.commit_name, key, backend_name, row.commit_labels)
             else:
                 none = {"commit_name": "", "commit_key": "", "commit_labels": {}, "parent": parent}
-                connection.execute(rows.SET_INTENT, {**self._here, "at_name": key, **none})
+                rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **none})
 
         self._scope.write(work)
 
@@ -339,7 +339,7 @@ class NamespacedSnapshotter:
 
     def recover(self) -> None:
         """Settle the commits of this namespace that a crash cut off. Called once, before any client."""
-        for row in self._scope.read(lambda connection: connection.execute(rows.COMMITTING, self._here).all()):
+        for row in self._scope.read(lambda connection: rows.COMMITTING.all(connection, self._here)):
             self._settle(row.name, row.commit_key)
 
     def remove(self, key: str) -> None:
@@ -351,10 +351,10 @@ class NamespacedSnapshotter:
                 raise self._missing(key)
             if row.commit_name:
                 raise FailedPrecondition(f"snapshot {key!r} in {self._place()} is being committed")
-            child = connection.execute(rows.CHILD, {**self._here, "at_name": key}).scalar()
+            child = rows.CHILD.first(connection, {**self._here, "at_name": key})
             if child is not None:
                 raise FailedPrecondition(f"cannot remove snapshot {key!r} in {self._place()}: {child!r} stands on it")
-            connection.execute(rows.DELETE, {**self._here, "at_name": key})
+            rows.DELETE.run(connection, {**self._here, "at_name": key})
             self._scope.release(connection, resources.SNAPSHOTS + self._name, key)
 
         self._scope.remove(work, dirty_name(self._name))
@@ -362,7 +362,7 @@ class NamespacedSnapshotter:
 
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         accepted = parse(filters)
-        found = self._scope.read(lambda connection: connection.execute(rows.ALL, self._here).all())
+        found = self._scope.read(lambda connection: rows.ALL.all(connection, self._here))
         return (info for info in map(_info, found) if accepted.matches(adaptors.snapshot_info(info)))
 
     def cleanup(self) -> None:
@@ -371,10 +371,10 @@ class NamespacedSnapshotter:
     def close(self) -> None:
         """Nothing: the backend is every namespace's, and closed by who opened it."""
 
-    def _get(self, connection: Connection, name: str) -> AnyRow | None:
-        return connection.execute(rows.GET, {**self._here, "at_name": name}).first()
+    def _get(self, connection: Connection, name: str) -> rows.SnapshotRow | None:
+        return rows.GET.first(connection, {**self._here, "at_name": name})
 
-    def _row(self, key: str) -> AnyRow:
+    def _row(self, key: str) -> rows.SnapshotRow:
         row = self._scope.read(lambda connection: self._get(connection, key))
         if row is None:
             raise self._missing(key)
@@ -404,5 +404,5 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _info(row: AnyRow) -> Info:
+def _info(row: rows.SnapshotRow) -> Info:
     return Info(row.name, Kind(row.kind), row.parent, row.labels, row.created_at, row.updated_at)

@@ -21,7 +21,6 @@ from moorage_api.errors import FailedPrecondition
 from moorage_api.folder_snapshotter import FolderSnapshotter
 from moorage_api.linux import syscalls
 from moorage_api.linux.mount import unmount_all, unmount_recursive
-from moorage_api.linux.sync import sync_folder
 from moorage_api.linux.tree import remove_tree
 from moorage_api.mounts import Mount
 from moorage_api.snapshot_tree import Record
@@ -88,7 +87,7 @@ class ErofsSnapshotter(FolderSnapshotter):
         try:
             if self._durable:
                 os.fsync(fd)
-                sync_folder(folder)
+                self.sync_place()
             return Usage(os.fstat(fd).st_blocks * 512, 1)
         finally:
             os.close(fd)
