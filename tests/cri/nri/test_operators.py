@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -17,6 +18,7 @@ from support.daemon import Daemon
 from support.nri import NriPlugin, Pod
 
 TESTS = Path(__file__).parents[2]
+CRI, NRI = '[plugins."io.containerd.grpc.v1.cri"]\n', '[plugins."io.containerd.nri.v1.nri"]\n'
 VALIDATOR = """
 [plugins."io.containerd.nri.v1.nri".default_validator]
 enable = true
@@ -45,9 +47,8 @@ plugin.closed.wait()
 """
 
 
-def configure(daemon: Daemon, line: str) -> None:
-    """Add a line to the daemon's table of NRI."""
-    table = '[plugins."io.containerd.nri.v1.nri"]\n'
+def configure(daemon: Daemon, line: str, table: str = NRI) -> None:
+    """Add a line to a table of the daemon's configuration."""
     daemon.config_file.write_text(daemon.config_file.read_text().replace(table, f"{table}{line}\n"))
 
 
@@ -70,6 +71,7 @@ def shared_daemon() -> Iterator[Daemon]:
     (daemon.folder / "nri-conf" / "launched.conf").write_text("by its name")
     (daemon.folder / "nri-conf" / "05-launched.conf").write_text("its own")
     configure(daemon, "plugin_registration_timeout = 2.0")
+    configure(daemon, f'cdi_spec_dirs = ["{daemon.folder}/cdi"]', CRI)
     with daemon:
         yield daemon
 
@@ -89,6 +91,8 @@ def needed(shared_daemon: Daemon) -> Iterator[NriPlugin]:
             adjustment.linux.sysctl["net.ipv4.ip_forward"] = "1"
         elif wanted == "seccomp":
             adjustment.linux.seccomp_policy.default_action = "SCMP_ACT_ALLOW"
+        elif wanted == "card":
+            adjustment.CDI_devices.add(name="vendor.example/card=one")
         return pb.CreateContainerResponse(adjust=adjustment)
 
     with NriPlugin(shared_daemon.nri_socket, "needed", "10", CreateContainer=create) as plugin:
@@ -107,6 +111,22 @@ def test_installed_plugins_take_part(needed: NriPlugin, pod: Pod, shared_daemon:
     assert "06-broken cannot be started" in log
     assert "NRI plugin 07-silent cannot join: it did not register within 2 s" in log
     assert "NRI plugin 08-short cannot join: it left before it had registered" in log
+
+
+def test_devices_of_a_vendor(needed: NriPlugin, pod: Pod, cri: CriClient, shared_daemon: Daemon) -> None:
+    config = pod_config(annotations={"test.example/wanted": "card"})
+    owner = cri.run_pod(config)
+    with pytest.raises(MoorageError, match=r"CDI devices vendor.example/card=one are not in"):
+        cri.create(owner, config, pod.container())
+    edits = {"env": ["CARD=one"], "deviceNodes": [{"path": "/dev/card", "hostPath": "/dev/null"}]}
+    devices = [{"name": "one", "containerEdits": edits}]
+    (shared_daemon.folder / "cdi").mkdir()
+    (shared_daemon.folder / "cdi" / "vendor.json").write_text(
+        json.dumps({"cdiVersion": "0.6.0", "kind": "vendor.example/card", "devices": devices})
+    )
+    container = cri.start(owner, config, pod.container())
+    assert "CARD=one" in pod.output(container, "env").splitlines()
+    pod.output(container, "test", "-c", "/dev/card")
 
 
 class TestTheValidator:

@@ -114,11 +114,17 @@ async def create(cri: Cri, sandbox: Sandbox, container: Container, spec: Spec, w
     wishes.begin(creation.updates)
     if not creation.adjustment.ListFields():
         return
-    await cri.run(adjust.apply, spec, creation.adjustment, host())
+    await cri.run(_adjust, cri, spec, creation.adjustment)
     await cri.run(cri.cdi.inject, spec, [device.name for device in creation.adjustment.CDI_devices])
     shown = to_cri(creation.adjustment.linux.resources)
     if shown.ListFields():
         container.config = _with_resources(container.config, shown)
+
+
+def _adjust(cri: Cri, spec: Spec, adjustment: pb.ContainerAdjustment) -> None:
+    """What comes with a vendor's devices may be adjusted, too."""
+    cri.cdi.inject(spec, [device.name for device in adjustment.CDI_devices])
+    adjust.apply(spec, adjustment, host())
 
 
 async def post_create(cri: Cri, container: Container) -> None:

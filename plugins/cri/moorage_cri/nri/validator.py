@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator
+
+import msgspec
 
 from moorage_api.errors import InvalidArgument, PermissionDenied
 from moorage_api.wire import nri_pb2 as pb
@@ -15,11 +15,10 @@ NAME = "default-validator"
 INDEX = "00"
 
 REQUIRED_PLUGINS = "required-plugins.noderesource.dev"
-"""The annotation by which a pod requires plugins: a list, as JSON or as YAML writes it."""
+"""The annotation by which a pod requires plugins: a list of names in YAML."""
 
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
-_ITEM = re.compile(r"""\s*-\s*(?:"([^"]*)"|'([^']*)'|(\S+))\s*""")
 
 
 class Validator:
@@ -83,19 +82,8 @@ def _names(plugins: Iterable[pb.PluginInstance]) -> set[str]:
 
 
 def _list(text: str) -> list[str]:
-    """A JSON list of texts, or lines that begin with a dash. `InvalidArgument` for anything else."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    found = [_ITEM.fullmatch(line) for line in lines]
-    if all(found):
-        return [next(group for group in match.groups() if group is not None) for match in found if match]
+    """A list of texts in YAML, of which JSON is a part. `InvalidArgument` for anything else."""
     try:
-        items = json.loads(text)
-    except ValueError:
-        # As YAML allows it: words without quotes.
-        inner = text.strip().removeprefix("[").removesuffix("]")
-        items = [word.strip().strip("'\"") for word in inner.split(",") if word.strip()]
-        if not text.strip().startswith("["):
-            items = None
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise InvalidArgument(f"annotation {REQUIRED_PLUGINS} is no list of names: {text[:80]!r}")
-    return items
+        return msgspec.yaml.decode(text, type=list[str] | None) or []
+    except msgspec.DecodeError as error:
+        raise InvalidArgument(f"annotation {REQUIRED_PLUGINS} is no list of names: {text[:80]!r}") from error
