@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from moorage_api.convert import typed_value
-from moorage_api.errors import AlreadyExists, FailedPrecondition, MoorageError, NotFound, Unavailable
+from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, MoorageError, NotFound, Unavailable
 from moorage_api.linux import mount
 from moorage_api.oci import spec as oci
 from moorage_api.runtime import Exit
@@ -142,7 +142,15 @@ class Sandboxes:
             shim = state.shim
             if shim is None:
                 return
-            if await self._stop_in(shim, state, timeout):
+            try:
+                stopped = await self._stop_in(shim, state, timeout)
+            except DeadlineExceeded as error:
+                # Who did not answer this will answer nothing.
+                log.warning("sandbox %s did not stop, its shim is killed: %s", id, error.message)
+                self._around.shims.kill(shim)
+                await self._bury(state, "its shim did not answer and was killed")
+                return
+            if stopped:
                 await self._release(shim, state)
             else:
                 await self._end_shim(shim, id)
@@ -223,12 +231,14 @@ class Sandboxes:
         state.created_at = convert.nanoseconds(answer.created_at) or time.time_ns()
 
     async def _stop_in(self, shim: Shim, state: SandboxState, timeout: float) -> bool:
-        """Stop the sandbox in its shim; False when it could not."""
+        """Stop the sandbox in its shim; False when it could not. `DeadlineExceeded` where the shim hangs."""
         try:
             request = pb.StopSandboxRequest(sandbox_id=state.id, timeout_secs=max(1, round(timeout)))
             await shim.sandboxes.StopSandbox(request, timeout=timeout + _STOP_MARGIN)
             async with asyncio.timeout(_STOP_MARGIN):
                 await state.ended.wait()  # the answer to `watch`, which comes with the other
+        except DeadlineExceeded:
+            raise
         except MoorageError as error:
             log.warning("sandbox %s did not stop and is killed: %s", state.id, error.message)
             return False

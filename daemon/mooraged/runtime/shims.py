@@ -159,8 +159,16 @@ class Shims:
         """End a shim in good order, by force if it does not follow. Never fails. One that others share lives on."""
         self._connected.discard(shim)
         await shim.shutdown(self._config.shutdown_timeout, force=not self._shared(shim.client.address))
-        if isinstance(shim.launcher, ForeignLauncher):
-            shim.launcher.detach_log(shim.request.bundle)
+        _detach_log(shim)
+
+    def kill(self, shim: Shim) -> None:
+        """End a shim that does not answer by force, unless others share it."""
+        self._connected.discard(shim)
+        shim.client.expect_end()
+        if not self._shared(shim.client.address):
+            shim.kill()
+        shim.client.close()
+        _detach_log(shim)
 
     def close(self) -> None:
         """Disconnect from all shims, which live on."""
@@ -229,3 +237,8 @@ def _stored_endpoint(bundle: Bundle) -> Endpoint:
     except DataLoss:
         stored = None
     return stored or _endpoint(bundle, Bootstrap(shim_address(bundle.path), 2))
+
+
+def _detach_log(shim: Shim) -> None:
+    if isinstance(shim.launcher, ForeignLauncher):
+        shim.launcher.detach_log(shim.request.bundle)
