@@ -26,15 +26,19 @@ from moorage.stdio import Sink, Source
 from moorage_api.errors import MoorageError, Unavailable
 from moorage_api.oci.platforms import default_platform
 from moorage_api.transfer import (
+    ConvertOptions,
     Credentials,
     CredentialSource,
+    Explanation,
     ExportOptions,
+    HostStep,
     ImportOptions,
     Progress,
     ProgressSink,
     PullOptions,
     PushOptions,
 )
+from moorage_api.wire import moorage_transfer_pb2 as own
 from moorage_api.wire import streaming_pb2, transfer_pb2
 from moorage_api.wire import transfer_types_pb2 as types
 from moorage_api.wire.streaming_pb2_grpc import StreamingStub
@@ -77,6 +81,42 @@ class Transfers:
                 source=pack(types.ImageStore(name=name, platforms=platforms)),
                 destination=pack(types.OCIRegistry(reference=reference, resolver=resolver)),
             )
+            await self._transfer(streams, request, progress)
+
+    async def explain(self, reference: str, options: PullOptions = PullOptions()) -> Explanation:
+        """Why a pull of `reference` would do what it does; nothing is fetched. Errors: those of
+        `moorage_api.transfer.Transfer.explain`."""
+        answers: list[Any] = []
+
+        async def keep(message: Any) -> None:
+            answers.append(message)
+
+        async with contextlib.AsyncExitStack() as streams:
+            resolver = await self._resolver(streams, options)
+            stream = await streams.enter_async_context(self._stream("explanation", partial(_serve, answer=keep), None))
+            request = transfer_pb2.TransferRequest(
+                source=pack(types.OCIRegistry(reference=reference, resolver=resolver)),
+                destination=pack(own.ExplanationStream(stream=stream)),
+            )
+            await self._transfer(streams, request, None)
+        if not answers:
+            raise Unavailable("the daemon explained nothing")
+        return _explanation(own.Explanation.FromString(answers[0].value))
+
+    async def convert(
+        self, name: str, target: str, options: ConvertOptions, progress: ProgressSink | None = None
+    ) -> None:
+        """Make the image `target` of the image `name`, in another form. Errors: those of
+        `moorage_api.transfer.Transfer.convert`."""
+        wanted = own.ConvertedImage(
+            name=target,
+            compression=options.compression,
+            oci=options.oci,
+            platforms=[to_platform(platform) for platform in options.platforms],
+            labels=dict(options.labels),
+        )
+        request = transfer_pb2.TransferRequest(source=pack(types.ImageStore(name=name)), destination=pack(wanted))
+        async with contextlib.AsyncExitStack() as streams:
             await self._transfer(streams, request, progress)
 
     async def export(self, names: Sequence[str], sink: Sink, options: ExportOptions = ExportOptions()) -> None:
@@ -178,6 +218,25 @@ async def _serve(call: grpc.aio.StreamStreamCall[Any, Any], answer: Answer) -> N
         reply = await answer(message)
         if reply is not None:
             await call.write(reply)
+
+
+def _explanation(message: own.Explanation) -> Explanation:
+    hosts = tuple(
+        HostStep(
+            step.url,
+            step.origin,
+            tuple(step.capabilities),
+            step.tls,
+            step.proxy,
+            step.asked,
+            step.outcome,
+            step.login,
+            step.credentials,
+            step.digest,
+        )
+        for step in message.hosts
+    )
+    return Explanation(message.reference, message.config, hosts, message.digest, message.media_type)
 
 
 def _imported(options: ImportOptions) -> types.ImageStore:

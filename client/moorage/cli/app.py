@@ -34,6 +34,7 @@ VERBS = {
     "events": "system:events",
     "exec": "execute:exec",
     "gc": "disk:gc",
+    "explain-pull": "explain:explain_pull",
     "history": "history:history",
     "image": "groups:image",
     "images": "images:images",

@@ -1,4 +1,4 @@
-"""`push`, `save`, `load`: images to registries, and as files."""
+"""`push`, `save`, `load`, `image convert`: images to registries, as files, and in other forms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from moorage.stdio import Sink, Source
 from moorage.transfer import Transfers
 from moorage_api.oci.platforms import parse_platform
 from moorage_api.oci.reference import parse
-from moorage_api.transfer import ExportOptions, ImportOptions, NameRule, PushOptions
+from moorage_api.transfer import ConvertOptions, ExportOptions, ImportOptions, NameRule, PushOptions
 
 _PIECE = 1 << 20
 
@@ -42,6 +42,23 @@ async def push(app: App, reference: str, platform: str, plain_http: bool | None)
         await Transfers(app.client.session).push(name, name, options, shown.show)
     if not app.quiet:
         warn(f"Digest: {image.target.digest}")
+    print(name)
+
+
+@click.command()
+@click.argument("image")
+@click.argument("target")
+@click.option("--compression", type=click.Choice(["gzip", "zstd", "uncompressed"]), help="Of the layers.")
+@click.option("--oci", is_flag=True, help="OCI's media types in place of Docker's.")
+@click.option("--platform", default="", help="Only this platform's image: os/architecture[/variant].")
+@connected()
+async def convert(app: App, image: str, target: str, compression: str | None, oci: bool, platform: str) -> None:
+    """Make the image TARGET of IMAGE with its layers or documents in another form; the files stay the same."""
+    platforms = (parse_platform(platform),) if platform else ()
+    options = ConvertOptions(compression or "", oci, platforms)
+    name = parse(target).canonical
+    with display(quiet=app.quiet) as shown:
+        await Transfers(app.client.session).convert(parse(image).canonical, name, options, shown.show)
     print(name)
 
 

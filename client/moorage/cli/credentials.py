@@ -1,28 +1,37 @@
-"""What the user is logged in with: docker's own file, where `docker login` keeps it.
+"""What the user is logged in with: docker's own file, where `docker login` keeps it, and the helpers that it names.
 
-Source of the form: https://docs.docker.com/reference/cli/docker/login/ (`auths`); credential helpers are programs of
-others and are not run.
+Source of the form: https://docs.docker.com/reference/cli/docker/login/ (`auths`, `credHelpers`, `credsStore`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
 import os
 from typing import Any
 
+from moorage.cli.helpers import get, helper_for
 from moorage_api.transfer import Credentials, CredentialSource
 
 _HUB = "https://index.docker.io/v1/"
 _HUB_HOSTS = ("docker.io", "registry-1.docker.io", "index.docker.io")
 
 
-def stored_credentials() -> CredentialSource:
-    """Answers with what `$DOCKER_CONFIG/config.json` (`~/.docker/config.json`) has for a host."""
+def stored_credentials(origins: dict[str, str] | None = None) -> CredentialSource:
+    """Answers with what `$DOCKER_CONFIG/config.json` (`~/.docker/config.json`) has for a host, or the helper that it names.
+
+    `origins` gets, by host, where the answer is from. Raises `FailedPrecondition` for a helper that cannot say.
+    """
 
     async def source(host: str) -> Credentials | None:
-        return credentials_for(load_config(), host)
+        config, key = load_config(), key_of(host)
+        program = helper_for(config, key)
+        found = await asyncio.to_thread(get, program, key) if program else credentials_for(config, host)
+        if origins is not None and found is not None:
+            origins[host] = program or config_path()
+        return found
 
     return source
 

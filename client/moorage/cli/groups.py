@@ -9,6 +9,7 @@ from moorage.cli.lazy import LazyGroup
 image = LazyGroup(
     "image",
     {
+        "convert": "archives:convert",
         "history": "history:history",
         "import": "importing:import_",
         "inspect": "inspect:image_inspect",

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from moorage.cli import helpers
 from moorage.cli.credentials import config_path, key_of, load_config
 from moorage.cli.errors import FAILURE, CommandError
 
@@ -20,7 +21,8 @@ from moorage.cli.errors import FAILURE, CommandError
 @click.option("-p", "--password", default="", help="Better on standard input: others see your command line.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 def login(server: str, username: str, password: str, password_stdin: bool) -> None:
-    """Keep a user name and password for a registry. They are tried when something is pulled or pushed."""
+    """Keep a user name and password for a registry: in docker's file, or with the credential helper that it names. They
+    are tried when something is pulled or pushed."""
     if password_stdin:
         if password or not username:
             raise CommandError("--password-stdin goes with --username, and without --password")
@@ -29,11 +31,16 @@ def login(server: str, username: str, password: str, password_stdin: bool) -> No
     password = password or click.prompt("Password", hide_input=True, err=True)
     if not password:
         raise CommandError("the password is empty")
-    config = load_config()
-    auth = base64.b64encode(f"{username}:{password}".encode()).decode()
-    config.setdefault("auths", {})[key_of(server)] = {"auth": auth}
+    config, key = load_config(), key_of(server)
+    program = helpers.helper_for(config, key)
+    if program:
+        helpers.store(program, key, username, password)
+        entry = {}
+    else:
+        entry = {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
+        click.echo(f"WARNING! Your password is kept unencrypted in {config_path()}.", err=True)
+    config.setdefault("auths", {})[key] = entry
     _save(config)
-    click.echo(f"WARNING! Your password is kept unencrypted in {config_path()}.", err=True)
     print("Login Succeeded")
 
 
@@ -42,12 +49,15 @@ def login(server: str, username: str, password: str, password_stdin: bool) -> No
 def logout(server: str) -> int:
     """Forget the credentials for a registry."""
     config, key = load_config(), key_of(server)
-    if key not in config.get("auths", {}):
+    program = helpers.helper_for(config, key)
+    if key not in config.get("auths", {}) and not program:
         print(f"Not logged in to {key}")
         return FAILURE if server else 0
     print(f"Removing login credentials for {key}")
-    del config["auths"][key]
-    _save(config)
+    if program:
+        helpers.erase(program, key)
+    if config.get("auths", {}).pop(key, None) is not None:
+        _save(config)
     return 0
 
 
