@@ -79,7 +79,7 @@ class TaskManager(Protocol):
         runtime: str = "",
     ) -> Process:
         """Create the task of a container from its record; with a `sandbox_id` there, in that sandbox's shim. `runtime`
-        replaces the record's runtime name; `checkpoint` is a folder to restore from.
+        replaces the record's runtime name; `checkpoint` is a folder to restore from, which is moved and becomes the task's.
 
         Without `rootfs`, the mounts are those of the container's snapshot. On an error nothing stays: no bundle,
         mount, cgroup or process, and the message names the step. `AlreadyExists`, `NotFound`.

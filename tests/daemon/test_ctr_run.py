@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import shlex
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from support import criu
 from support.ctr import Ctr, lines
 from support.terminal import wait_until
 
@@ -200,11 +200,11 @@ class TestTasks:
         assert "non stopped" in ctr.fails("containers", "rm", web)
         assert ctr.tasks()[web] == "RUNNING"
 
-    def test_checkpoint(self, ctr: Ctr, web: str, pulled: str) -> None:
-        """A checkpoint of a task needs criu, which may not be there; that of a container without its task needs nothing."""
-        if shutil.which("criu") is None:
-            assert "criu" in ctr.fails("tasks", "checkpoint", web)
-            assert ctr.tasks()[web] == "RUNNING"
+    def test_checkpoint(self, ctr: Ctr, web: str, pulled: str, tmp_path: Path) -> None:
+        """A checkpoint of a task needs criu, and an OCI runtime that can use it; that of a container without its task needs nothing."""
+        done = ctr.call("tasks", "checkpoint", "--image-path", str(tmp_path), web)
+        assert list(tmp_path.glob("core-*.img")) if done.returncode == 0 else "checkpoint" in done.stderr
+        assert ctr.tasks()[web] == "RUNNING"
         ctr.execute(web, "touch", "/made")
         reference = pulled.replace("latest", "checkpoint")
         ctr("containers", "checkpoint", "--rw", "--image", web, reference)
@@ -216,6 +216,27 @@ class TestTasks:
         with tarfile.open(fileobj=io.BytesIO(layer)) as changes:
             assert "made" in changes.getnames()
         ctr("images", "rm", "--sync", reference)
+
+
+@pytest.mark.skipif(bool(criu.problem()), reason=criu.problem())
+def test_a_checkpoint_is_restored(ctr: Ctr, pulled: str) -> None:
+    """Memory, files and the place in the program come back in another container."""
+    count = "i=0; while :; do i=$((i+1)); echo $i >/n; sleep 0.1; done"
+    ctr("run", "-d", "--runc-binary", "runc", "--fifo-dir", ctr.fifos, pulled, "counter", "sh", "-c", count)
+    wait_until(lambda: int(ctr.execute("counter", "sh", "-c", "cat /n || echo 0") or 0) > 5, "it counts")
+    reference = pulled.replace("latest", "counter")
+    ctr("containers", "checkpoint", "--rw", "--task", "--image", "counter", reference)
+    before = int(ctr.execute("counter", "cat", "/n"))
+    assert ctr.tasks()["counter"] == "RUNNING"
+    ctr("tasks", "rm", "-f", "counter")
+    ctr("containers", "restore", "--rw", "--live", "again", reference)
+    after = int(ctr.execute("again", "cat", "/n"))
+    assert 5 < after < before + 50
+    wait_until(lambda: int(ctr.execute("again", "cat", "/n") or 0) > after, "it counts on")
+    for id in ("again", "counter"):
+        ctr.call("tasks", "rm", "-f", id)
+        ctr("containers", "rm", id)
+    ctr("images", "rm", "--sync", reference)
 
 
 def test_a_spec_of_ones_own(ctr: Ctr, pulled: str, tmp_path: Path) -> None:

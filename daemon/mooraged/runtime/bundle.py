@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ _NOWHERE = Stdio()
 CONFIG = "config.json"
 ROOTFS = "rootfs"
 _LAUNCH = "launch.json"
+_CHECKPOINT = "checkpoint"
 _BOOTSTRAP = "bootstrap.json"
 _RECORD = "record.json"
 
@@ -138,6 +140,15 @@ class Bundle:
             mount.unmount_recursive(str(self.path))
             if any(entry.target.startswith(f"{self.path}/") for entry in mount.mountinfo()):
                 raise
+
+    def adopt_checkpoint(self, folder: str) -> str:
+        """Move a folder with a checkpoint here, for the runtime to restore from when the task starts; returns its path."""
+        return str(shutil.move(folder, self.path / _CHECKPOINT))
+
+    def drop_checkpoint(self) -> None:
+        """Remove it, if there is one: the memory of processes takes room."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.path / _CHECKPOINT)
 
     def launch(self) -> Launch | None:
         return self._read(_LAUNCH, Launch)

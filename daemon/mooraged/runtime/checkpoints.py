@@ -50,7 +50,7 @@ async def save(space: Namespaced, container_id: str, options: TypedValue | None)
 
 @asynccontextmanager
 async def unpacked(content: ContentStore, checkpoint: Descriptor | None) -> AsyncIterator[str]:
-    """A folder with the checkpoint's files, for as long as the block runs; empty text for none.
+    """A folder with the checkpoint's files, removed after the block if nobody took it over; empty text for none.
 
     `NotFound`, `InvalidArgument` for another kind of blob, `DataLoss` for an archive that can't be read.
     """

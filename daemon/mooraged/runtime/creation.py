@@ -118,7 +118,9 @@ class Creator:
             if not task.shim.client.connected:
                 raise FailedPrecondition(f"the shim of sandbox {task.launch.sandbox_id} is gone")
         with step("create the container"):
-            checkpoint = request.checkpoint or _criu_image_path(handler.options)
+            checkpoint = _criu_image_path(handler.options)
+            if request.checkpoint:
+                checkpoint = await asyncio.to_thread(task.bundle.adopt_checkpoint, request.checkpoint)
             timeout = config.checkpoint_timeout if checkpoint else config.create_timeout
             answer = await task.shim.task.Create(_message(task, request, rootfs, checkpoint, handler), timeout=timeout)
         task.init.pid = answer.pid
