@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from yarl import URL
+
 from moorage_api.transfer import Explanation, HostStep
 from mooraged.transfer.client import RegistryClient
 from mooraged.transfer.failures import HostFailure
 from mooraged.transfer.hosts import Host
+from mooraged.transfer.proxies import proxy_for
 from mooraged.transfer.resolver import Resolved, needed_for, resolve_at
 from mooraged.transfer.source import Source
-from mooraged.transfer.transport import proxy_for
 
 
 async def explain(source: Source, client: RegistryClient, config: str) -> Explanation:
@@ -48,20 +50,27 @@ def _step(
     source: Source, client: RegistryClient, host: Host, asked: bool, outcome: str, resolved: Resolved | None
 ) -> HostStep:
     url = source.repository.url(host, "manifests", source.reference.object)
-    proxy, _ = proxy_for(url)
     login = source.repository.login(host)
     return HostStep(
         url=f"{client.scheme_of(host)}://{host.address}{host.path}",
         origin=host.origin,
         capabilities=tuple(sorted(host.capabilities)),
         tls=_tls(client.scheme_of(host), host),
-        proxy=str(proxy) if proxy else "",
+        proxy=_proxy(url),
         asked=asked,
         outcome=outcome,
         login=login.wanted,
         credentials=login.used,
         digest=resolved.descriptor.digest if resolved else "",
     )
+
+
+def _proxy(url: URL) -> str:
+    try:
+        proxy, _ = proxy_for(url)
+    except HostFailure as failure:
+        return failure.error.message
+    return str(proxy) if proxy else ""
 
 
 def _tls(scheme: str, host: Host) -> str:

@@ -6,10 +6,8 @@ A request here is one request: no redirects, no login, no second try.
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import ssl
-import urllib.request
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 
@@ -20,6 +18,7 @@ from yarl import URL
 from moorage_api.errors import FailedPrecondition
 from mooraged.transfer.failures import HostFailure
 from mooraged.transfer.hosts import Tls
+from mooraged.transfer.proxies import proxy_for
 
 _READ_BUFFER = 256 << 10
 _HEADER_MAX = 64 << 10
@@ -113,16 +112,3 @@ def _make_context(tls: Tls) -> ssl.SSLContext:
     for certificate, key in tls.client:
         context.load_cert_chain(certificate, key or None)
     return context
-
-
-def proxy_for(url: URL) -> tuple[URL | None, Mapping[str, str]]:
-    """The proxy for `url` and its login, as `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` say; never one for loopback."""
-    proxy = urllib.request.getproxies().get(url.scheme)
-    host = url.host or ""
-    if not proxy or host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
-        return None, {}
-    address = URL(proxy if "://" in proxy else f"http://{proxy}")
-    if not address.user:
-        return address, {}
-    pair = base64.b64encode(f"{address.user}:{address.password or ''}".encode()).decode()
-    return address.with_user(None), {"Proxy-Authorization": f"Basic {pair}"}

@@ -10,12 +10,10 @@ from time import time
 
 import aiohttp
 import pytest
-from yarl import URL
 
 from moorage_api.errors import NotFound
 from moorage_api.transfer import PullOptions
 from mooraged.transfer.failures import HostFailure, of_status
-from mooraged.transfer.transport import proxy_for
 from support.images import push
 from support.registry import Registry
 from support.transfer import World, spec
@@ -27,22 +25,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     return monkeypatch
-
-
-def test_no_proxy_is_configured(environment: pytest.MonkeyPatch) -> None:
-    assert proxy_for(URL("https://quay.io/v2/")) == (None, {})
-
-
-def test_proxies_by_scheme_and_host(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("HTTPS_PROXY", "http://anna:harb%40ur@proxy.example:3128")
-    environment.setenv("HTTP_PROXY", "plain.example:8080")
-    environment.setenv("NO_PROXY", "internal.example,.corp.example")
-    login = "Basic " + base64.b64encode(b"anna:harb@ur").decode()
-    proxy = URL("http://proxy.example:3128")
-    assert proxy_for(URL("https://quay.io/v2/")) == (proxy, {"Proxy-Authorization": login})
-    assert proxy_for(URL("http://quay.io/")) == (URL("http://plain.example:8080"), {})
-    for host in ("internal.example", "a.corp.example", "localhost", "127.0.0.1", "[::1]"):
-        assert proxy_for(URL(f"https://{host}/v2/")) == (None, {})
 
 
 async def test_connections_are_kept(world: World, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
