@@ -201,7 +201,7 @@ class TestTasks:
         assert ctr.tasks()[web] == "RUNNING"
 
     def test_checkpoint(self, ctr: Ctr, web: str, pulled: str, tmp_path: Path) -> None:
-        """A checkpoint of a task needs criu, and an OCI runtime that can use it; that of a container without its task needs nothing."""
+        """That of a task needs criu, and an OCI runtime that can use it; that of a container without its task nothing."""
         done = ctr.call("tasks", "checkpoint", "--image-path", str(tmp_path), web)
         assert list(tmp_path.glob("core-*.img")) if done.returncode == 0 else "checkpoint" in done.stderr
         assert ctr.tasks()[web] == "RUNNING"
