@@ -103,17 +103,17 @@ def test_the_worlds_do_not_see_each_other(daemon: Daemon, cri: CriClient, busybo
     assert cri.status(container).state == cri_pb2.CONTAINER_RUNNING
 
 
-def test_the_zygote_may_die(daemon: Daemon, cri: CriClient, busybox: str) -> None:
+def test_zygote_and_workshop_may_die(daemon: Daemon, cri: CriClient, busybox: str) -> None:
     container, log = start_both(daemon, cri, busybox, COUNTER)
-    zygotes = processes_named(daemon.tag, ["moorage-zygote"])
-    assert zygotes
+    zygotes = processes_named(daemon.tag, ["moorage-zygote", "moorage-workshop"])
+    assert len(zygotes) >= 2
     for pid in zygotes:
         os.kill(pid, signal.SIGKILL)
     assert cri.execute(container, "echo", "still here").stdout == b"still here\n"
     lines = len(cri_lines(log))
     wait_until(lambda: len(cri_lines(log)) > lines + 5)
     assert daemon.run("moorage", "run", "--rm", busybox, "echo", "a new shim").strip() == "a new shim"
-    assert not set(processes_named(daemon.tag, ["moorage-zygote"])) & set(zygotes)
+    assert not set(processes_named(daemon.tag, ["moorage-zygote", "moorage-workshop"])) & set(zygotes)
 
 
 def test_everything_goes_away(daemon: Daemon, cri: CriClient, busybox: str) -> None:

@@ -149,7 +149,7 @@ def test_a_kill_in_the_middle_leaves_nothing(daemon: Daemon, client: CriClient, 
     until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
     assert [path for path in leases.iterdir() if path.name[0].isdigit()] == []
     until(lambda: not any((daemon.state / "io.containerd.grpc.v1.cri/netns").iterdir()))
-    shims = [line for line in daemon.leftovers() if "shim" in line and "zygote" not in line]
+    shims = [line for line in daemon.leftovers() if "shim" in line and "zygote" not in line and "workshop" not in line]
     assert shims == []
     pod = client.run_pod(config)
     assert client.PodSandboxStatus(pod_sandbox_id=pod).status.state == cri_pb2.SANDBOX_READY

@@ -16,15 +16,9 @@ from moorage_api.wire import moorage_shim_pb2
 from moorage_api.wire import runtime_sandbox_pb2 as sb
 from moorage_api.wire import shim_v3_pb2 as pb
 from support.measure import pss
-from support.shim import Node, ShimClient, kill, name_of
+from support.shim import Node, ShimClient, kill, workers
 
 SANDBOX = "containerd.runtime.sandbox.v1.Sandbox"
-
-
-def workers(shim: int) -> list[int]:
-    """The children of a shim that are not containers."""
-    children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
-    return [int(pid) for pid in children if name_of(int(pid)) == "moorage-worker"]
 
 
 async def rest(node: Node) -> int:

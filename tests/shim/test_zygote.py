@@ -13,15 +13,22 @@ from pathlib import Path
 import pytest
 
 from moorage_api.errors import AlreadyExists, DeadlineExceeded, Internal, InvalidArgument
+from moorage_api.runtime import Status
 from moorage_api.shim import Bootstrap, ShimLauncher, ShimRequest
 from moorage_api.wire import shim_v3_pb2 as pb
 from moorage_shim.launcher import ZygoteLauncher
 from support.leftovers import cgroup_processes, mounts_below
-from support.shim import Node, ShimClient, kill
+from support.shim import Node, ShimClient, kill, name_of, workers
+
+WORKSHOP = "moorage-worksho"
 
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def exit_status(client: ShimClient, id: str) -> int:
+    return int((await client.call("Wait", pb.WaitRequest(id=id))).exit_status)
 
 
 def targets(proc: Path) -> set[str]:
@@ -64,12 +71,77 @@ async def test_a_dead_zygote_harms_nobody_and_is_replaced(crun_node: Node) -> No
     assert parent_of(crun_node.shims[1].pid) != zygote
 
 
-async def test_the_zygote_ends_with_the_daemon_and_the_shims_do_not(crun_node: Node) -> None:
+def workshop_of(shim: int) -> list[int]:
+    """The workshop where a shim gets its workers, with the spare worker that it has."""
+    zygote = parent_of(shim)
+    found = [pid for pid in children(zygote) if name_of(pid) == WORKSHOP]
+    return [*found, *(spare for pid in found for spare in children(pid) if name_of(spare) == WORKSHOP)]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def rested(shim: int) -> None:
+    async with asyncio.timeout(20):
+        while workers(shim):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_dead_workshop_harms_nobody_and_is_replaced(crun_node: Node) -> None:
+    log = crun_node.folder / "log"
+    client = await crun_node.task("c", "/bin/sh", "-c", "sleep 3; echo late; exit 4", stdout=f"cri://{log}")
+    shim = crun_node.shims[0].pid
+    await rested(shim)
+    zygote, pids = parent_of(shim), workshop_of(shim)
+    for pid in pids:
+        kill(pid)
+    # What rests gets its worker from a Python of its own.
+    assert await exit_status(client, "c") == 4
+    assert log.read_text().endswith("F late\n")
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    second = await crun_node.task("d", "/bin/sleep", "60")
+    assert (await second.call("State", pb.StateRequest(id="d"))).pid
+    await crun_node.task("e", "/bin/sleep", "60")
+    assert parent_of(crun_node.shims[2].pid) != zygote
+
+
+async def test_a_hung_workshop_is_not_waited_for(crun_node: Node) -> None:
+    """When it goes on it finds that nobody waits for the worker any more."""
     client = await crun_node.task("c", "/bin/sleep", "60")
-    zygote = parent_of(crun_node.shims[0].pid)
+    shim = crun_node.shims[0].pid
+    await rested(shim)
+    pids = workshop_of(shim)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        state = await client.call("State", pb.StateRequest(id="c"))
+        assert state.status == Status.RUNNING
+        (worker,) = workers(shim)
+        assert parent_of(worker) == shim
+        await client.call("Kill", pb.KillRequest(id="c", signal=9))
+        assert await exit_status(client, "c") == 137
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    assert len(workers(shim)) <= 1
+
+
+async def test_the_zygote_ends_with_the_daemon_and_the_shims_do_not(crun_node: Node) -> None:
+    """The workshop ends with the last shim that may need it."""
+    client = await crun_node.task("c", "/bin/sleep", "60")
+    shim = crun_node.shims[0].pid
+    zygote, pids = parent_of(shim), workshop_of(shim)
+    await rested(shim)
     await crun_node.launcher.close()
     assert not Path(f"/proc/{zygote}").exists()
     assert (await client.call("State", pb.StateRequest(id="c"))).pid
+    assert any(Path(f"/proc/{pid}").exists() for pid in pids)
+    kill(shim)
+    async with asyncio.timeout(10):
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            await asyncio.sleep(0.02)
 
 
 async def test_a_hung_zygote_gives_an_error_in_time(crun_node: Node) -> None:

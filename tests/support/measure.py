@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from support.leftovers import tagged_processes
+from support.shim import worker_name
 
 T = TypeVar("T")
 
@@ -36,13 +37,12 @@ def processes_named(tag: str, names: Iterable[str]) -> dict[int, int]:
 
 
 def shim_weights(tag: str, names: Iterable[str] = ("moorage-shim",)) -> list[int]:
-    """The PSS of each shim in bytes; what a shim has forked to work for it, by the same name, is part of it. A spare, which
-    is no pod's shim, does not count."""
+    """The PSS of each shim in bytes. What works for it is part of it: processes that it has forked under the same name,
+    and the worker that bears its pid in its name. A spare, which is no pod's shim, has another name."""
     processes = processes_named(tag, names)
-    for keeper in processes_named(tag, ["moorage-spare"]).values():
-        processes.pop(keeper, None)
     weights = {pid: 0 for pid, parent in processes.items() if parent not in processes}
-    for pid, parent in processes.items():
+    workers = {worker: pid for pid in weights for worker in processes_named(tag, [worker_name(pid)])}
+    for pid, parent in processes.items() | workers.items():
         shim = pid if pid in weights else parent
         while shim not in weights:
             shim = processes[shim]

@@ -32,6 +32,7 @@ from mooraged.runtime.tasks import NamespacedTasks
 from mooraged.runtime.ttrpc_server import TtrpcServer
 from mooraged.services import events_ttrpc
 from support.leftovers import cgroup_processes, cgroups, mounts_below, sweep
+from support.shim import workers
 
 DEBIAN = "io.containerd.debian.v2"
 OURS = "io.containerd.runc.v2"
@@ -173,9 +174,7 @@ class World:
     def hung(self, id: str) -> Iterator[None]:
         """Stop all processes that a task's shim has, for as long as the block runs."""
         shim = self.shim_pid(id)
-        children = Path(f"/proc/{shim}/task/{shim}/children").read_text().split()
-        names = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
-        pids = [shim, *(pid for pid, name in names.items() if name == "moorage-worker")]
+        pids = [shim, *workers(shim)]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:

@@ -313,3 +313,14 @@ def name_of(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def worker_name(shim: int) -> str:
+    """The name of the worker of a shim of ours."""
+    return f"moorage-{shim}"
+
+
+def workers(shim: int) -> list[int]:
+    """The workers that a shim has at this moment: one, or none while it rests."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if name_of(pid) == worker_name(shim)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import select
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
@@ -19,13 +18,14 @@ from moorage_api.errors import InvalidArgument, MoorageError
 from moorage_api.wire.bootstrap_pb2 import BootstrapParams, BootstrapResult
 from moorage_api.wire.shim_v3_pb2 import DeleteResponse
 from moorage_api.wire.types_pb2 import RuntimeInfo
-from moorage_shim import oci, options
+from moorage_shim import keeper, oci, options
 from moorage_shim.cleanup import clean_up
-from moorage_shim.detach import keep, prepare, serve
+from moorage_shim.libc import fork, set_name
 from moorage_shim.processes import find_program
-from moorage_shim.rest import open_fds
-from moorage_shim.shim import ShimConfig
+from moorage_shim.shim import ShimConfig, first_state
 from moorage_shim.sockets import SCHEME, is_served, listen, socket_path
+from moorage_shim.worker import fork_worker
+from moorage_shim.zygote import keep, prepare
 
 NAME = "io.containerd.moorage.v2"
 VERSION = "0.1.0"
@@ -118,8 +118,11 @@ def _start(arguments: Arguments) -> None:
             ttrpc_address=ttrpc_address or os.environ.get("TTRPC_ADDRESS") or f"{arguments.address}.ttrpc",
         )
         with listen(path) as listener:
-            if os.fork() == 0:
-                _keep(config, listener)
+            if fork() == 0:
+                prepare()
+                held = [(listener.fileno(), listener.fileno(), select.POLLIN)]
+                set_name(keeper.NAME)
+                keep(keeper.Keeper([fork_worker], first_state(config, listener.fileno()), held))
     _remember(bundle, SCHEME + path)
     _write(_started(SCHEME + path, bootstrap=params is not None))
 
@@ -130,13 +133,6 @@ def _remember(bundle: str, address: str) -> None:
     with open(draft, "w", encoding="ascii") as file:
         file.write(address)
     os.replace(draft, os.path.join(bundle, "address"))
-
-
-def _keep(config: ShimConfig, listener: socket.socket) -> NoReturn:
-    """In the child: containerd waits for the end of the output, so it is given up at once."""
-    prepare()
-    handed = [fd for fd in open_fds() if fd > 2]
-    keep(lambda channel: serve(channel, config, listener, lambda: None), handed)
 
 
 def _started(address: str, *, bootstrap: bool) -> bytes:

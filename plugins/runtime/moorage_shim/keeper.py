@@ -1,179 +1,227 @@
 """The keeper: the process that a shim is known by, and that does as little as a process can.
 
 It is the parent of the containers, and holds their pipes and the shim's sockets while nothing happens. When something
-does, it forks a worker, which has all the code and takes everything over; when nothing has happened for a while, the
-worker gives everything back, with its state as bytes, and ends. So a shim at rest costs what a process costs that has
-done nothing since its fork: all that Python's reference counts make private to a working process goes with the worker.
+does, it gets itself a worker, which has all the code, and hands everything over; when nothing has happened for a while,
+the worker gives everything back, with its state as bytes, and ends. So a shim at rest costs what a process costs that
+has done nothing since its fork. This module, and what it imports, is all the code that a keeper has: nothing above
+Python's built-in modules.
 
-Between the two is a seqpacket socket. Down go the ends of processes that the keeper reaps, each an `EXIT`. Up goes one
-`REST` with the descriptors, then the state in pieces. If the worker ends in another way, the keeper ends as it did: the
-shim is over, or has died.
+Between the two is a seqpacket socket. A worker says `HELLO` first; then both ways go records: a `HEAD` with
+descriptors, followed by its bytes in pieces. Down goes one `HANDED`, all that the shim has; then an `EXIT` for each process that
+the keeper reaps, and a `SPAWNED` for each that it started. Up go requests to `SPAWN`, for what leaves orphans must be a
+child of the keeper; and at the end `HANDED` for a rest, or `OVER`. If the worker ends in another way, the shim has died,
+and the keeper ends too.
 """
 
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _socket
-import fcntl
-import os
+import marshal
+import posix
 import select
-import signal
-import socket
-import struct
 import time
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from _struct import Struct
 
-from moorage_shim.rawfork import fork
+from moorage_shim.libc import set_name
+from moorage_shim.spawning import spawn
 
-EXIT = struct.Struct("=iiq")
-"""pid, status as wait(2) gives it, Unix nanoseconds."""
-REST = struct.Struct("=IIH")
-"""Exits that the worker has seen, bytes of state, number of descriptors; a `HELD` for each follows."""
-HELD = struct.Struct("=HH")
-"""The number that a descriptor is to have again, and the poll events that end the rest; 0 for none."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Way = Callable[[int], int]
+    """Gets a worker for the other end of a socket, and returns its pid if it is a child of the keeper, else 0."""
+
+HELLO = b"hello"
+HANDED, SPAWN, OVER = 1, 2, 3
+HEAD = Struct("=HHII")
+"""Which of the three, number of descriptors, bytes that follow, and exits: those that follow, or that the worker has seen."""
+HELD = Struct("=HH")
+"""The number that a descriptor is to have in a worker, and the poll events that end the rest; 0 for none. One for each
+descriptor follows the head of `HANDED`."""
+EXIT = Struct("=Biiq")
+"""0, pid, status as wait(2) gives it, Unix nanoseconds."""
+SPAWNED = Struct("=Bii")
+"""1, pid, errno: in the order of the requests; the pid is 0 on an error."""
 PIECE = 4 << 10
-"""Bytes of state in one message."""
+"""Bytes in one message."""
 MAX_FDS = 250
 """Descriptors in one message (SCM_MAX_FD is 253)."""
-FIRST_OWN = 700
-"""The keeper's own descriptors are from here on; a worker that has any of these does not rest."""
+NAME = b"moorage-shim"
 
-# Plain numbers, the bare type and call: Python's own layer over them would be most of what the keeper runs, and write to.
-_FAMILY = int(socket.AF_UNIX)
-_KIND = int(socket.SOCK_SEQPACKET)
-_Socket = _socket.socket
-_socketpair = _socket.socketpair
-_set_handler = _signal.signal
-_FD = struct.Struct("=i")
-_RIGHTS_MAX = socket.CMSG_SPACE(MAX_FDS * _FD.size)
-_MESSAGE_MAX = max(PIECE, REST.size + MAX_FDS * HELD.size)
-
-Exits = list[tuple[int, int, int]]
-Work = Callable[[socket.socket, bytes, Exits], NoReturn]
+_FAILED = 1
+_PATIENCE = 3000
+_PAUSE = 1.0
+_FD = Struct("=i")
+_RIGHTS = _socket.CMSG_SPACE(MAX_FDS * _FD.size)
 
 
 class Keeper:
-    """Alternates between work and rest. `work` is run in a worker, and never returns: it gets its end of the socket, the
-    state of the worker before (empty for the first), and the exits since. The first also gets the descriptors `handed`
-    over, which the keeper closes then."""
+    """Alternates between rest and work. It begins with `state`, `held` descriptors as (descriptor, number in the worker,
+    events), and the ways to get a worker, the best first. One without a state is a spare: it ends with who may want it.
+    """
 
-    def __init__(self, work: Work, handed: Sequence[int]) -> None:
-        self._work = work
-        self._held = list(handed)
-        self._events: dict[int, int] = {}
-        self._state = b""
-        self._exits: Exits = []
+    def __init__(self, ways: Sequence[Way], state: bytes, held: list[tuple[int, int, int]]) -> None:
+        self._ways = ways
+        self._state = state
+        self._held = held
+        self._exits: list[bytes] = []
         self._worker = 0
-        self._status = 0
-        read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._wakeup, self._signal = _move(read), _move(write)
+        self._wakeup, self._signal = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
 
     def run(self) -> int:
-        """Returns the exit status of the last worker, as wait(2) gives it."""
-        _set_handler(signal.SIGCHLD, _ignore)
-        signal.set_wakeup_fd(self._signal, warn_on_full_buffer=False)
-        while self._attend(self._start_worker()):
-            self._wait()
-        return self._status
+        """Until the shim is over; returns the exit status."""
+        _signal.signal(_signal.SIGCHLD, _ignore)
+        _signal.set_wakeup_fd(self._signal, warn_on_full_buffer=False)
+        while self._rest():
+            channel = self._get_worker()
+            while not self._hand_over(channel):
+                channel.close()
+                channel = self._get_worker()
+            over = self._attend(channel)
+            channel.close()
+            if over >= 0:
+                return over
+        return 0
 
     def close(self) -> None:
         """Let go of the signals."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.close(self._wakeup)
-        os.close(self._signal)
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        posix.close(self._wakeup)
+        posix.close(self._signal)
 
-    def _start_worker(self) -> int:
-        ours, theirs = _socketpair(_FAMILY, _KIND)
-        self._worker = fork()
-        if self._worker == 0:
-            signal.set_wakeup_fd(-1)
-            ours.close()
-            os.close(self._wakeup)
-            os.close(self._signal)
-            self._work(socket.socket(fileno=theirs.detach()), self._state, self._exits)
-        theirs.close()
-        for fd in self._held:
-            os.close(fd)
-        self._held, self._events, self._state, self._exits = [], {}, b"", []
-        return _move(ours.detach())
-
-    def _attend(self, fd: int) -> bool:
-        """Tell the worker of exits until it rests; False when it has ended."""
+    def _rest(self) -> bool:
+        """Until something happens to what is held, or a process ends. False for a spare that nobody wants any more."""
         poll = select.poll()
-        poll.register(fd, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
-        told = 0
-        channel = _Socket(fileno=fd)
-        while True:
-            ready = dict(poll.poll())
-            if self._wakeup in ready:
+        for fd, _, events in self._held:
+            if events:
+                poll.register(fd, events)
+        while not self._exits:
+            for fd, events in poll.poll():
+                if fd != self._wakeup:
+                    return bool(self._state) or not events & select.POLLHUP
                 self._reap()
-                told += self._tell(channel, told)
-            if fd in ready:
-                alive = self._take_over(channel)
-                channel.close()
-                return alive
-
-    def _tell(self, channel: _Socket, told: int) -> int:
-        """Send the exits that have not been sent; kept all the same, for a worker may rest before it reads them."""
-        fresh = self._exits[told:]
-        for exit in fresh:
-            try:
-                channel.send(EXIT.pack(*exit))
-            except OSError:
-                break
-        return len(fresh)
-
-    def _take_over(self, channel: _Socket) -> bool:
-        message, fds = _receive(channel)
-        if not message:
-            if self._worker:
-                self._status = os.waitpid(self._worker, 0)[1]
-            return False
-        seen, size, count = REST.unpack_from(message)
-        held = [HELD.unpack_from(message, REST.size + HELD.size * i) for i in range(count)]
-        _place(fds, [number for number, _ in held])
-        # The standard streams are the keeper's own as well, and stay.
-        self._held = [number for number, _ in held if number > 2]
-        self._events = {number: events for number, events in held if events}
-        state = b""
-        while len(state) < size:
-            state += _receive(channel)[0]
-        self._state = state
-        del self._exits[:seen]
         return True
 
-    def _wait(self) -> None:
-        """Rest until something happens to what is held, or a process ends that is not the worker."""
+    def _get_worker(self) -> _socket.socket:
+        """However long it takes: without one nothing goes on, but nothing is lost."""
+        while True:
+            for way in self._ways:
+                ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+                try:
+                    self._worker = way(theirs.fileno())
+                except OSError:
+                    self._worker = 0
+                theirs.close()
+                if self._greets(ours):
+                    return ours
+                ours.close()
+                if self._worker:
+                    posix.kill(self._worker, _signal.SIGKILL)
+            time.sleep(_PAUSE)
+
+    def _greets(self, channel: _socket.socket) -> bool:
+        """A worker that comes too late finds its socket closed, and has nothing of the shim's yet."""
         poll = select.poll()
+        poll.register(channel.fileno(), select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
-        for fd, events in self._events.items():
-            poll.register(fd, events)
-        while not self._exits:
-            ready = dict(poll.poll())
-            if self._wakeup in ready:
+        while ready := poll.poll(_PATIENCE):
+            for fd, _ in ready:
+                if fd != self._wakeup:
+                    return _receive(channel)[0] == HELLO
                 self._reap()
-            if len(ready) > (self._wakeup in ready):
-                return
+        return False
+
+    def _hand_over(self, channel: _socket.socket) -> bool:
+        """False for a worker that has died before it had all; nothing is given up then."""
+        if not self._state:
+            set_name(NAME)
+        head = HEAD.pack(HANDED, len(self._held), len(self._state), len(self._exits))
+        fds = b""
+        for fd, number, events in self._held:
+            head += HELD.pack(number, events)
+            fds += _FD.pack(fd)
+        try:
+            channel.sendmsg([head], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)] if fds else [])
+            for start in range(0, len(self._state), PIECE):
+                channel.send(self._state[start : start + PIECE])
+            for message in self._exits:
+                channel.send(message)
+        except OSError:
+            return False
+        for fd, _, _ in self._held:
+            posix.close(fd)
+        self._held, self._state, self._exits = [], b"", []
+        return True
+
+    def _attend(self, channel: _socket.socket) -> int:
+        """Serve the worker until it ends; returns the exit status when the shim is over, -1 for a rest."""
+        poll = select.poll()
+        poll.register(channel.fileno(), select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._wakeup:
+                    told = len(self._exits)
+                    self._reap()
+                    for message in self._exits[told:]:
+                        _tell(channel, message)
+                    continue
+                over = self._answer(channel)
+                if over is not None:
+                    return over
+
+    def _answer(self, channel: _socket.socket) -> int | None:
+        """One record of the worker's; as `_attend`, None to go on."""
+        message, fds = _receive(channel)
+        if not message:
+            return _FAILED
+        kind, _, size, exits = HEAD.unpack_from(message)
+        if kind == OVER:
+            return 0
+        body = b""
+        while len(body) < size:
+            body += _receive(channel)[0]
+        if kind == SPAWN:
+            self._spawn(channel, body, fds)
+            return None
+        numbers = HELD.iter_unpack(message[HEAD.size :])
+        self._held = [(fd, number, events) for fd, (number, events) in zip(fds, numbers, strict=True)]
+        self._state = body
+        # Told, and not seen any more: kept for the next worker.
+        del self._exits[:exits]
+        return -1
+
+    def _spawn(self, channel: _socket.socket, request: bytes, fds: list[int]) -> None:
+        """Its end can only be told after this."""
+        pid = error = 0
+        try:
+            pid = spawn(marshal.loads(request), fds)
+        except OSError as caught:
+            error = caught.errno or -1
+        for fd in fds:
+            posix.close(fd)
+        _tell(channel, SPAWNED.pack(1, pid, error))
 
     def _reap(self) -> None:
         """Only when there is a signal to read, and there may be more than one child behind it."""
-        os.read(self._wakeup, 4096)
+        posix.read(self._wakeup, 4096)
         pid, status = _next_end()
         while pid:
             if pid == self._worker:
-                self._worker, self._status = 0, status
+                self._worker = 0
             else:
-                self._exits.append((pid, status, time.time_ns()))
+                self._exits.append(EXIT.pack(0, pid, status, time.time_ns()))
             pid, status = _next_end()
 
 
 def _next_end() -> tuple[int, int]:
     """The pid and status of a child that has ended; zeros without one."""
     try:
-        return os.waitpid(-1, os.WNOHANG)
+        return posix.waitpid(-1, posix.WNOHANG)
     except ChildProcessError:
         return 0, 0
 
@@ -182,28 +230,21 @@ def _ignore(_: int, __: object) -> None:
     """The wakeup descriptor tells of the signal."""
 
 
-def _move(fd: int) -> int:
-    """Give a descriptor a number among the keeper's own."""
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_OWN)
-    os.close(fd)
-    return moved
+def _tell(channel: _socket.socket, message: bytes) -> None:
+    """A worker that is about to end need not hear it."""
+    try:
+        channel.send(message)
+    except OSError:
+        return
 
 
-def _place(fds: Sequence[int], numbers: Sequence[int]) -> None:
-    """Give descriptors the numbers that they had in the worker; moved away first, as one may stand in another's place."""
-    moved = [_move(fd) for fd in fds]
-    for fd, number in zip(moved, numbers, strict=True):
-        os.dup2(fd, number, inheritable=False)
-        os.close(fd)
-
-
-def _receive(channel: _Socket) -> tuple[bytes, list[int]]:
+def _receive(channel: _socket.socket) -> tuple[bytes, list[int]]:
     """One message and the descriptors with it; empty at the end.
 
     A worker that ends without having read all that it was told leaves an error that comes before its last words.
     """
     try:
-        message, rights, _, _ = channel.recvmsg(_MESSAGE_MAX, _RIGHTS_MAX)
+        message, rights, _, _ = channel.recvmsg(PIECE, _RIGHTS, _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
-        message, rights, _, _ = channel.recvmsg(_MESSAGE_MAX, _RIGHTS_MAX)
+        message, rights, _, _ = channel.recvmsg(PIECE, _RIGHTS, _socket.MSG_CMSG_CLOEXEC)
     return message, [fd for _, _, data in rights for (fd,) in _FD.iter_unpack(data)]

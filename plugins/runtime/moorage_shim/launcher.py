@@ -23,9 +23,13 @@ from moorage_api.wire.shim_v3_pb2 import DeleteResponse
 from moorage_shim.sockets import SCHEME, socket_path
 
 _MESSAGE_MAX = 64 << 10
-_MODULE = "moorage_shim.zygote"
-# No docstrings and no columns of code in the zygote's memory: every shim would share the weight of them.
+_WORKSHOP = "moorage_shim.workshop"
+# No docstrings and no columns of code in the zygote's memory: every shim would share the weight of them. And nothing of
+# Python's own start, nor of the environment's packages: the zygote needs only the files beside this one.
 _PYTHON = (sys.executable, "-OO", "-X", "no_debug_ranges")
+_LEAN = ("-I", "-S")
+_FOLDER = str(Path(__file__).parent.parent)
+_BEGIN = "import sys; sys.path.append(sys.argv[1]); from moorage_shim.zygote import main; main(sys.argv[2:])"
 _STAMP = f"{version('moorage')}/{sys.version}"
 
 
@@ -113,7 +117,8 @@ class ZygoteLauncher:
         ours.setblocking(False)
         try:
             await self._compile()
-            self._process = await self._python("-m", _MODULE, str(theirs.fileno()), fds=[theirs.fileno()])
+            arguments = ("-c", _BEGIN, _FOLDER, str(theirs.fileno()), *self._command("-m", _WORKSHOP))
+            self._process = await self._run(self._command(*_LEAN, *arguments), theirs.fileno())
         except OSError as error:
             ours.close()
             raise Unavailable(f"the zygote could not be started: {error}") from error
@@ -130,17 +135,21 @@ class ZygoteLauncher:
         if stamp.exists() and stamp.read_text() == _STAMP:
             return
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        process = await self._python("-c", f"import {_MODULE}")
+        process = await self._run(self._command("-c", f"import {_WORKSHOP}"))
         if await process.wait() == 0:
             stamp.write_text(_STAMP)
 
-    async def _python(self, *arguments: str, fds: Sequence[int] = ()) -> Process:
+    def _command(self, *arguments: str) -> list[str]:
         cache = ("-X", f"pycache_prefix={self._cache}") if self._cache is not None else ()
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE" or not cache}
+        return [*_PYTHON, *cache, *arguments]
+
+    async def _run(self, command: Sequence[str], *fds: int) -> Process:
+        cached = self._cache is not None
+        environment = {
+            key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE" or not cached
+        }
         return await asyncio.create_subprocess_exec(
-            *_PYTHON,
-            *cache,
-            *arguments,
+            *command,
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=fds,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from google.protobuf.message import Message
 
+from moorage_api.errors import Internal
 from moorage_shim.loop import Future
 from moorage_shim.oci import Launch, read_pid
 from moorage_shim.process import Process
@@ -37,12 +38,12 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
-    """Which container, where, and what to do in the child just before it becomes the runtime."""
+    """Which container, where, and what to do just before the runtime is called; that returns the OOM score for it."""
 
     container_id: str
     bundle: str
     pid_file: str
-    prepare: Callable[[], None]
+    prepare: Callable[[], int | None]
 
 
 async def launch_process(
@@ -64,7 +65,7 @@ async def launch_process(
             console = ConsoleSocket(host.forker.loop, request.bundle, str(next(_serial)))
         with host.forker.reaper.launching():
             path = console.path if console is not None else ""
-            await run(Launch(request.pid_file, process.streams.child_fds, path, request.prepare))
+            await run(Launch(request.pid_file, process.streams.child_fds, path, _prepare(request)))
             if console is not None:
                 process.streams.attach(await console.receive())
             else:
@@ -80,3 +81,10 @@ async def launch_process(
             console.close()
         if os.path.exists(request.pid_file) and process.exec_id:
             os.unlink(request.pid_file)
+
+
+def _prepare(request: LaunchRequest) -> int | None:
+    try:
+        return request.prepare()
+    except (OSError, ValueError) as error:
+        raise Internal(f"the configuration of {request.container_id} can not be used: {error}") from error

@@ -1,7 +1,7 @@
 """Make the namespaces of a pod and pin them to files, so that no process need live for them (namespaces(7)).
 
 A short-lived child enters new namespaces, sets them up from within, and binds its own `/proc/self/ns` files to the
-pod's folder. A PID namespace needs a process that lives (`podinit`), whose file is bound beside them. With a user
+pod's folder. A PID namespace needs a process that lives (`spawning`), whose file is bound beside them. With a user
 namespace the child enters that first, so that it owns the others; its parent, which keeps its rights on the host, does
 the binding.
 """
@@ -23,6 +23,7 @@ from moorage_api.idmap import IdMapping
 from moorage_api.linux import mount, syscalls
 from moorage_api.linux.userns import user_namespace
 from moorage_shim.cgroups import write_file
+from moorage_shim.spawning import become_root
 
 # Contract's name: (flag of unshare, name of the file under /proc/PID/ns).
 KINDS = {
@@ -168,13 +169,6 @@ def _inhabitant(user: int, plan: PodNamespaces) -> Iterator[int]:
         os.close(let_go)
         os.close(read)
         os.waitpid(pid, 0)
-
-
-def become_root() -> None:
-    """After entering a user namespace: be its root, and nobody on the host."""
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
 
 
 def _set_up(plan: PodNamespaces) -> None:

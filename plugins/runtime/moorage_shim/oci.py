@@ -9,13 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from moorage_api.errors import DeadlineExceeded, MoorageError, NotFound
 from moorage_shim import cgroups
-from moorage_shim.hybrid import hide_unified_cgroup
 from moorage_shim.processes import Command, Forker, find_program
 
 # Seconds that a step may take before it is killed and undone.
@@ -35,15 +34,13 @@ class RuntimeFailed(MoorageError):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How `create`, `exec` and `restore` start a process: its descriptors, or the socket that gets its terminal.
-
-    `prepare` runs in the child before the runtime does.
-    """
+    """How `create`, `exec` and `restore` start a process: its descriptors, or the socket that gets its terminal, and the
+    OOM score that it begins with, if not the shim's."""
 
     pid_file: str
     fds: Mapping[int, int] = field(default_factory=dict)
     console_socket: str = ""
-    prepare: Callable[[], None] | None = None
+    oom_score: int | None = None
 
     def arguments(self) -> list[str]:
         """The flags that all three share."""
@@ -132,7 +129,12 @@ class OciRuntime:
         if self.systemd_cgroup:
             argv.append("--systemd-cgroup")
         command = Command(
-            [*argv, *args], self.bundle, fds=launch.fds if launch else {}, prepare=lambda: self._prepare(launch)
+            [*argv, *args],
+            self.bundle,
+            fds=launch.fds if launch else {},
+            orphans=launch is not None,
+            hidden=os.path.basename(self.binary) == "crun" and cgroups.is_hybrid(),
+            oom_score=launch.oom_score if launch else None,
         )
         try:
             status = await self._forker.run(command, timeout, what)
@@ -145,12 +147,6 @@ class OciRuntime:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(log_file)
-
-    def _prepare(self, launch: Launch | None) -> None:
-        if os.path.basename(self.binary) == "crun" and cgroups.is_hybrid():
-            hide_unified_cgroup()
-        if launch is not None and launch.prepare is not None:
-            launch.prepare()
 
 
 def default_binary() -> str:

@@ -7,7 +7,6 @@ somebody asks for it (`Reaper.launching`).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -15,26 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Protocol
 
 from moorage_api.errors import DeadlineExceeded, Internal, MoorageError
-from moorage_api.linux import syscalls
 from moorage_shim import log
+from moorage_shim.libc import fork
 from moorage_shim.loop import READ, Future, Loop, read_some
+from moorage_shim.spawning import Program, become, become_child
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_FIRST_SPARE_FD = 64
 _ERROR_MAX = 4096
 _REAP_GRACE = 5.0
-# What the shim or Python treats otherwise; an ignored signal would stay ignored in a container.
-_RESET_SIGNALS = (
-    signal.SIGCHLD,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-)
 
 
 class Ended(NamedTuple):
@@ -110,44 +100,59 @@ class Reaper:
 class Command:
     """A program to run. `fds` maps the child's descriptors to ours; those of 0 to 2 that it lacks are /dev/null.
 
-    `prepare` runs in the child before the program; it may raise, then the program does not start. A program that
-    `outlives` the shim is not killed with it.
+    One that leaves `orphans` is a child of the keeper, and they become that after it. One that `outlives` the shim is not
+    killed with it, and the keeper's as well. `hidden` is the second cgroup hierarchy (`spawning.hide_unified_cgroup`), and
+    `oom_score` the program's, where it is not the shim's.
     """
 
     argv: Sequence[str]
     cwd: str = "/"
     env: Mapping[str, str] | None = None
     fds: Mapping[int, int] = field(default_factory=dict)
-    prepare: Callable[[], None] | None = None
+    orphans: bool = False
     outlives: bool = False
+    hidden: bool = False
+    oom_score: int | None = None
+
+
+class Child(NamedTuple):
+    """A program that has been started."""
+
+    pid: int
+    ended: Future[Ended]
+
+
+class Keeper(Protocol):
+    """Where orphans go."""
+
+    async def spawn(self, program: Program, fds: Sequence[int]) -> Child:
+        """Start a program as a child of the keeper (`spawning.spawn`)."""
 
 
 class Forker:
-    """Runs programs and functions in children, each under a deadline."""
+    """Runs programs and functions in children, each under a deadline. Without a keeper all are this process's."""
 
     def __init__(self, loop: Loop, reaper: Reaper) -> None:
         self.loop = loop
         self.reaper = reaper
+        self.keeper: Keeper | None = None
 
-    def start(self, command: Command) -> tuple[int, Future[Ended], int]:
-        """Start a program; returns its pid, its end, and a descriptor to close.
+    async def start(self, command: Command) -> tuple[Child, int]:
+        """Start a program; returns it, and a descriptor to close.
 
         The descriptor is read for the reason why the program could not be started, and is at its end once it was.
         """
-        program = find_program(command.argv[0])
-        read, write = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
-        if pid == 0:
-            _run_command(program, command, write)
-        os.close(write)
-        os.set_blocking(read, False)
-        return pid, self.reaper.watch(pid), read
+        path = find_program(command.argv[0])
+        environment = None if command.env is None else dict(command.env)
+        flags = (command.outlives, command.hidden, command.oom_score)
+        program: Program = (path, tuple(command.argv), command.cwd, environment, tuple(command.fds), *flags)
+        return await self._start(program, list(command.fds.values()), adopted=command.orphans or command.outlives)
 
     async def run(self, command: Command, timeout: float, what: str) -> int:
         """Run a program to its end; returns its status. `DeadlineExceeded` after killing it and its process group."""
-        pid, future, errors = self.start(command)
+        child, errors = await self.start(command)
         try:
-            ended = await self._bounded(pid, future, timeout, what)
+            ended = await self._bounded(child.pid, child.ended, timeout, what)
             reason = read_some(errors, _ERROR_MAX)
         finally:
             os.close(errors)
@@ -155,12 +160,46 @@ class Forker:
             raise Internal(f"{what}: {reason.decode(errors='replace')}")
         return ended.status
 
+    async def start_init(self, user: str, timeout: float, what: str) -> int:
+        """Start the init of a pod, the first process of a new PID namespace; returns its pid. `user` is the file of the
+        user namespace that is to own the new one; empty for that of the shim."""
+        program: Program = ("", (), user, None, (), True, False, None)
+        child, answer = await self._start(program, [], adopted=True)
+        try:
+            await self._bounded(child.pid, child.ended, timeout, what)
+            text = (read_some(answer, _ERROR_MAX) or b"").decode(errors="replace")
+        finally:
+            os.close(answer)
+        if not text.isdecimal():
+            raise Internal(f"{what}: {text}")
+        return int(text)
+
+    async def _start(self, program: Program, fds: list[int], *, adopted: bool) -> tuple[Child, int]:
+        read, write = os.pipe2(os.O_CLOEXEC)
+        try:
+            if adopted and self.keeper is not None:
+                child = await self.keeper.spawn(program, [*fds, write])
+            else:
+                parent = os.getpid()
+                pid = fork()
+                if pid == 0:
+                    become(program, [*fds, write], parent)
+                child = Child(pid, self.reaper.watch(pid))
+        except BaseException:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
+        os.set_blocking(read, False)
+        return child, read
+
     async def call(self, function: Callable[[], None], timeout: float, what: str) -> None:
         """Run a function in a child, for what could block or must not change this process. Its error comes back."""
         read, write = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
+        parent = os.getpid()
+        pid = fork()
         if pid == 0:
-            _run_function(function, write)
+            _run_function(function, write, parent)
         os.close(write)
         os.set_blocking(read, False)
         try:
@@ -209,34 +248,11 @@ def poll_now(fd: int, events: int) -> int:
     return ready[0][1] if ready else 0
 
 
-def become_child(outlives: bool = False) -> None:
-    """What every forked child does first: a session of its own, default signals, and (mostly) death with the shim."""
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    for number in _RESET_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    if not outlives:
-        syscalls.set_parent_death_signal(signal.SIGKILL)
-
-
-def _run_command(program: str, command: Command, errors: int) -> NoReturn:
+def _run_function(function: Callable[[], None], errors: int, parent: int) -> NoReturn:
     try:
-        become_child(command.outlives)
-        if command.prepare is not None:
-            command.prepare()
-        _place_fds(command.fds)
-        os.chdir(command.cwd)
-        os.execve(program, list(command.argv), dict(os.environ if command.env is None else command.env))
-    except BaseException as error:  # noqa: BLE001 - a forked child must never return into the shim
-        _report(errors, f"{program}: {error}")
-        os._exit(127)
-
-
-def _run_function(function: Callable[[], None], errors: int) -> NoReturn:
-    try:
-        become_child()
+        become_child(parent)
         function()
-    except BaseException as error:  # noqa: BLE001 - as above
+    except BaseException as error:  # noqa: BLE001 - a forked child must never return into the shim
         _report(errors, str(error))
         os._exit(1)
     os._exit(0)
@@ -245,15 +261,6 @@ def _run_function(function: Callable[[], None], errors: int) -> NoReturn:
 def _report(errors: int, text: str) -> None:
     with suppress(OSError):
         os.write(errors, text.encode(errors="backslashreplace")[:_ERROR_MAX])
-
-
-def _place_fds(fds: Mapping[int, int]) -> None:
-    """Give the child its descriptors. Ours move out of the way first, so that no target overwrites a source."""
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    wanted = {0: null, 1: null, 2: null} | dict(fds)
-    spare = {target: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE_FD) for target, fd in wanted.items()}
-    for target, fd in spare.items():
-        os.dup2(fd, target, inheritable=True)
 
 
 def exit_status(raw: int) -> int:

@@ -18,7 +18,7 @@ from moorage_shim.cgroups import Cgroup
 from moorage_shim.launching import Host
 from moorage_shim.loop import Future
 from moorage_shim.namespaces import PodNamespaces
-from moorage_shim.podinit import end_init, start_init, write_init
+from moorage_shim.podinit import end_init, write_init
 from moorage_shim.processes import Ended
 from moorage_shim.tasks import Tasks
 
@@ -161,20 +161,22 @@ class Sandbox:
         """A PID namespace's init comes first: the helper pins its namespace with the others. In a user namespace of the
         pod's own it can only come after that."""
         if "user" not in pod.plan.kinds:
-            self._start_init(pod)
+            await self._start_init(pod)
             await self._help(lambda: namespaces.make(pod.plan, pod.init))
             return
         await self._help(lambda: namespaces.make(pod.plan))
-        self._start_init(pod, os.path.join(pod.plan.path, "ns", "user"))
+        await self._start_init(pod, os.path.join(pod.plan.path, "ns", "user"))
         if pod.init:
             await self._help(lambda: namespaces.pin_init(pod.plan.path, pod.init))
 
     async def _help(self, work: Callable[[], None]) -> None:
         await self._host.forker.call(work, _MAKE_TIMEOUT, "pod namespaces")
 
-    def _start_init(self, pod: _Pod, user: str = "") -> None:
-        if "pid" in pod.plan.kinds:
-            pod.init = start_init(user)
+    async def _start_init(self, pod: _Pod, user: str = "") -> None:
+        if "pid" not in pod.plan.kinds:
+            return
+        with self._host.forker.reaper.launching():
+            pod.init = await self._host.forker.start_init(user, _MAKE_TIMEOUT, "the pod's init")
             write_init(pod.plan.path, pod.init)
             self._watch_init(pod)
 

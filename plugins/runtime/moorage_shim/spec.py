@@ -1,8 +1,7 @@
 """Adjust an OCI configuration to what this machine allows, just before the OCI runtime reads it.
 
 Without CAP_SYS_RESOURCE the kernel refuses a lower oom_score_adj and higher hard limits than one has. A container that
-asks for them would not start at all; it starts with the nearest value instead, and the shim's log says so. This runs in
-the forked child that becomes the runtime, so that parsing the configuration leaves nothing in the shim's memory.
+asks for them would not start at all; it starts with the nearest value instead, and the shim's log says so.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import resource
 from typing import Any
 
 from moorage_shim import log
+from moorage_shim.spawning import set_oom_score
 
 _CAP_SYS_RESOURCE = 24
 _VERSION = "1.0.2"
@@ -21,23 +21,26 @@ _NEW_VERSION = re.compile(rb'"ociVersion"\s*:\s*"1\.[1-9][^"]*"')
 _OOM_SCORE = "/proc/self/oom_score_adj"
 
 
-def adjust_bundle(bundle: str) -> None:
-    """Adjust `config.json` of a bundle in place, if something in it would fail; and this process's own OOM score."""
+def adjust_bundle(bundle: str) -> int | None:
+    """Adjust `config.json` of a bundle in place, if something in it would fail; returns the OOM score that the runtime
+    needs to begin with, None for the shim's."""
     path = os.path.join(bundle, "config.json")
     clamp = not _may_raise_limits()
-    if not clamp:
-        _reset_oom_score()
+    score = None if clamp else _neutral_oom_score()
     with open(path, "rb") as file:
         data = file.read()
     if not clamp and _NEW_VERSION.search(data) is None:
-        return
+        return score
     config = json.loads(data)
     lowered = lower_version(config)
-    changes = adjust_process(config.get("process") or {}) if clamp else []
-    if changes:
-        log.warning(f"without CAP_SYS_RESOURCE: {'; '.join(changes)}")
+    changes: list[str] = []
+    if clamp:
+        score, changes = adjust_process(config.get("process") or {})
+        if changes:
+            log.warning(f"without CAP_SYS_RESOURCE: {'; '.join(changes)}")
     if changes or lowered:
         replace_file(path, json.dumps(config).encode())
+    return score
 
 
 def lower_version(config: dict[str, Any]) -> bool:
@@ -68,37 +71,34 @@ def _uses_news(config: dict[str, Any]) -> bool:
     return any(part.get(name) for part, names in parts for name in names)
 
 
-def write_exec(path: str, process_spec: bytes, *, terminal: bool) -> None:
-    """Write an exec's `process` for the runtime to read, adjusted alike; its `terminal` is what the request says."""
+def write_exec(path: str, process_spec: bytes, *, terminal: bool) -> int | None:
+    """Write an exec's `process` for the runtime to read, adjusted alike; its `terminal` is what the request says. Returns
+    the OOM score as `adjust_bundle` does."""
     process = json.loads(process_spec)
     process["terminal"] = terminal
-    if _may_raise_limits():
-        _reset_oom_score()
-    else:
-        adjust_process(process)
+    score = _neutral_oom_score() if _may_raise_limits() else adjust_process(process)[0]
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(json.dumps(process).encode())
+    return score
 
 
-def adjust_process(process: dict[str, Any]) -> list[str]:
-    """Clamp an OCI `process`; returns what was changed, in words.
+def adjust_process(process: dict[str, Any]) -> tuple[int | None, list[str]]:
+    """Clamp an OCI `process`; returns the OOM score that the runtime needs, and what was changed, in words.
 
-    The OOM score is tried out on this process, since nothing tells how low the kernel lets it go. The runtime inherits
-    it, and gives its child the same.
+    The runtime inherits the score, and gives its child the same.
     """
     changes = []
     wanted = process.get("oomScoreAdj")
-    if wanted is None:
-        _reset_oom_score()
-    elif not _set_oom_score(wanted):
-        process["oomScoreAdj"] = _own_oom_score()
-        changes.append(f"oomScoreAdj {wanted} became {process['oomScoreAdj']}")
+    score = _neutral_oom_score() if wanted is None else wanted
+    if wanted is not None and not _may_have_oom_score(wanted):
+        score = process["oomScoreAdj"] = _own_oom_score()
+        changes.append(f"oomScoreAdj {wanted} became {score}")
     for limit in process.get("rlimits") or ():
         change = _clamp(limit)
         if change:
             changes.append(change)
-    return changes
+    return score, changes
 
 
 def _clamp(limit: dict[str, Any]) -> str:
@@ -127,19 +127,20 @@ def _own_oom_score() -> int:
         return int(file.read())
 
 
-def _set_oom_score(score: int) -> bool:
+def _may_have_oom_score(score: int) -> bool:
+    """Tried out on this process, since nothing tells how low the kernel lets it go; back is always allowed."""
+    own = _own_oom_score()
     try:
-        with open(_OOM_SCORE, "w", encoding="ascii") as file:
-            file.write(str(score))
+        set_oom_score(score)
+        set_oom_score(own)
     except PermissionError:
         return False
     return True
 
 
-def _reset_oom_score() -> None:
+def _neutral_oom_score() -> int | None:
     """A container without a wish must not inherit the shim's protection."""
-    if _own_oom_score() < 0:
-        _set_oom_score(0)
+    return 0 if _own_oom_score() < 0 else None
 
 
 def replace_file(path: str, data: bytes) -> None:

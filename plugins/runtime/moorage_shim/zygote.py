@@ -1,106 +1,185 @@
-"""The zygote: a process that has everything loaded and forks shims (`python -m moorage_shim.zygote FD`).
+"""The zygote: a process that forks keepers (`main` is called with its descriptor and the command of the workers).
 
-A fork takes a millisecond, and what neither side of it changes is shared. So the zygote itself does next to nothing: it
-forks one spare shim, which waits for a request, and the next when that one has got its own. The spare speaks over the
-inherited Unix seqpacket socket, a JSON object a message: `{"id", "namespace", "bundle", "socket", "ttrpc_address"}` is
-answered by `{"pid"}`, or by `{"error", "code"}`. At the end of the socket spare and zygote end; the shims do not.
+It has loaded only what a keeper needs, nothing above Python's built-in modules, and fork takes a millisecond; what
+neither side changes is shared. It keeps one spare keeper ahead, which holds the inherited Unix seqpacket socket. The
+first worker of that reads a request from it, and says on a pipe that the spare is taken. Beside itself the zygote starts the
+workshop (`workshop`), where keepers get their workers. Its end is the daemon's or the workshop's; the shims live on.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import _socket
 import gc
-import json
-import os
-import signal
-import socket
-import sys
+import posix
+import select
 import time
-from contextlib import suppress
+from _struct import Struct
 
-from moorage_api.errors import Code, MoorageError
-from moorage_api.linux import syscalls
-from moorage_shim.detach import keep, prepare, serve
+from moorage_shim import libc
 from moorage_shim.holes import fill_holes
-from moorage_shim.rawfork import fork
-from moorage_shim.shim import ShimConfig
-from moorage_shim.sockets import listen
+from moorage_shim.keeper import Keeper
+from moorage_shim.spawning import set_oom_score
 from moorage_shim.warmup import warm_up
 
-_MESSAGE_MAX = 64 << 10
-_TAKEN = b"t"
-_QUIT = b"q"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+TAKEN = b"t"
+"""A spare that dies by itself says nothing."""
+ASK = b"w"
+"""What a keeper sends to the workshop, with the socket that the worker is to have."""
+
+SPARE_CONTROL, SPARE_PIPE = 10, 11
+"""The numbers of a spare's descriptors in its worker."""
+
+_NAME = b"moorage-zygote"
+_SPARE = b"moorage-spare"
+# A shim is the last but the daemon to be killed for want of memory; the kubelet's convention for runtimes.
+_OOM_SCORE = -998
+_FD = Struct("=i")
 # A spare that dies by itself is replaced, not too often.
 _PAUSE = 0.1
+_PATIENCE = 0.8
+_MOMENT = 0.005
+_CHILDREN_MAX = 64 << 10
 
 
-def main() -> int:
-    """Fork spares until the daemon goes away."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    control.set_inheritable(False)
-    syscalls.set_process_name("moorage-zygote")
-    warm_up()
+def main(arguments: Sequence[str]) -> int:
+    """Fork spares until the daemon goes away. The first argument is the descriptor, the others the command."""
+    control = int(arguments[0])
+    command = list(arguments[1:])
+    posix.set_inheritable(control, False)
+    libc.set_name(_NAME)
+    ways = Ways(command)
     prepare()
+    ways.open()
+    warm_up()
     # A shim that ends is reaped by the kernel.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     gc.collect()
     gc.disable()
     gc.freeze()
     fill_holes()
     while True:
-        read, write = os.pipe()
-        if fork() == 0:
-            keep(Spare(control, write).begin, [control.fileno(), read, write])
-        os.close(write)
-        word = os.read(read, 1)
-        os.close(read)
-        if word == _QUIT:
+        read, write = posix.pipe2(posix.O_CLOEXEC)
+        spare = libc.fork()
+        if spare == 0:
+            posix.close(read)
+            _keep(ways, control, write)
+        posix.close(write)
+        if not _wait(read, control, ways):
+            posix.close(control)
+            ways.close(spare)
             return 0
-        if not word:
+        if not posix.read(read, 1):
             time.sleep(_PAUSE)
+        posix.close(read)
 
 
-class Spare:
-    """A shim that does not know yet which one it is."""
+class Ways:
+    """How keepers get their workers: a fork of the workshop; and where that is dead or hangs, a program of their own."""
 
-    def __init__(self, control: socket.socket, zygote: int) -> None:
-        self._control = control
-        self._zygote = zygote
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self._workshop, self._theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._pid = 0
+        self.fd = self._workshop.fileno()
 
-    def begin(self, channel: socket.socket) -> None:
-        """Wait for a request and fulfil it. One that can't be fulfilled is answered, and the next one waited for."""
-        while message := self._control.recv(_MESSAGE_MAX):
-            try:
-                self._be(channel, ShimConfig(**json.loads(message)))
-            except MoorageError as error:
-                self._refuse(error.message, error.code)
-            except (OSError, TypeError, ValueError) as error:
-                self._refuse(f"shim was not started: {error}", Code.INTERNAL)
-            else:
+    def open(self) -> None:
+        """Start the workshop, which lives as long as anybody may ask it."""
+        self._pid = self._run("serve", self._theirs.fileno())
+        self._theirs.close()
+        self._workshop.setblocking(False)
+
+    def close(self, spare: int) -> None:
+        """Give up the workshop, and wait for its end and the spare's if there are no shims, so that nothing is left when the
+        zygote has ended."""
+        self._workshop.close()
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            children = _children()
+            if not children or children - {self._pid, spare}:
                 return
-        with suppress(BrokenPipeError):
-            os.write(self._zygote, _QUIT)
+            time.sleep(_MOMENT)
 
-    def _be(self, channel: socket.socket, config: ShimConfig) -> None:
-        """The socket listens before the answer, so that whoever gets it can connect."""
-        listener = listen(config.socket)
+    def ask(self, channel: int) -> int:
+        """`OSError` when the workshop is dead, or takes nothing any more."""
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _FD.pack(channel))]
+        self._workshop.sendmsg([ASK], rights)
+        return 0
+
+    def run(self, channel: int) -> int:
+        """Slow: Python begins anew."""
+        return self._run("one", channel)
+
+    def _run(self, what: str, fd: int) -> int:
+        pid = libc.fork()
+        if pid:
+            return pid
         try:
-            serve(channel, config, listener, self._ready)
-        except BaseException:
-            listener.close()
-            with suppress(FileNotFoundError):
-                os.unlink(config.socket)
-            raise
-
-    def _ready(self) -> None:
-        with suppress(BrokenPipeError):
-            os.write(self._zygote, _TAKEN)
-        self._control.sendall(json.dumps({"pid": os.getppid()}).encode())
-        self._control.close()
-        os.close(self._zygote)
-
-    def _refuse(self, message: str, code: Code) -> None:
-        self._control.sendall(json.dumps({"error": message, "code": int(code)}).encode())
+            posix.setsid()
+            _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+            posix.set_inheritable(fd, True)
+            posix.execve(self._command[0], [*self._command, what, str(fd)], posix.environ)
+        finally:
+            posix._exit(127)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def prepare() -> None:
+    """What a process does before it forks keepers, and they inherit: no input and output, no current folder, and the
+    signals that end other processes ignored, since the containers need it: a shim ends when it is told to, or by
+    SIGKILL. Errors still go where the daemon's do."""
+    null = posix.open("/dev/null", posix.O_RDWR)
+    posix.dup2(null, 0)
+    posix.dup2(null, 1)
+    posix.close(null)
+    posix.chdir("/")
+    for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP, _signal.SIGPIPE):
+        _signal.signal(number, _signal.SIG_IGN)
+    try:
+        set_oom_score(_OOM_SCORE)
+    except OSError:
+        # Not allowed without CAP_SYS_RESOURCE: then shims are as likely to be killed as others.
+        return
+
+
+def keep(keeper: Keeper) -> NoReturn:
+    """In the child of a fork: be a keeper to the end, whom nobody's death concerns."""
+    try:
+        posix.setsid()
+        posix.dup2(1, 2)
+        libc.become_subreaper()
+        posix._exit(keeper.run())
+    finally:
+        posix._exit(1)
+
+
+def _keep(ways: Ways, control: int, zygote: int) -> NoReturn:
+    libc.set_name(_SPARE)
+    # What a spare has in its worker: the socket of requests, and the pipe to say that it is taken.
+    held = [(control, SPARE_CONTROL, select.POLLIN), (zygote, SPARE_PIPE, 0)]
+    keep(Keeper([ways.ask, ways.run], b"", held))
+
+
+def _children() -> set[int]:
+    """The pids of this process's; empty where the kernel does not tell."""
+    try:
+        fd = posix.open(f"/proc/self/task/{posix.getpid()}/children", posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        return {int(pid) for pid in posix.read(fd, _CHILDREN_MAX).split()}
+    finally:
+        posix.close(fd)
+
+
+def _wait(read: int, control: int, ways: Ways) -> bool:
+    """Until the spare is taken or dead. False at the end of the daemon, or of the workshop."""
+    poll = select.poll()
+    poll.register(read, select.POLLIN)
+    poll.register(control, 0)
+    poll.register(ways.fd, 0)
+    return all(fd == read for fd, _ in poll.poll())

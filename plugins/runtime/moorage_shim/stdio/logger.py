@@ -61,17 +61,17 @@ async def start_logger(forker: Forker, uri: str, id: str, namespace: str) -> Log
         outlives=True,
     )
     try:
-        pid, ended, errors = forker.start(command)
+        child, errors = await forker.start(command)
     except BaseException:
         _close(out_read, out_write, err_read, err_write, ready_read, ready_write)
         raise
     _close(out_read, err_read, ready_write)
-    logger = Logger(forker, pid, ended, out_write, err_write)
+    logger = Logger(forker, child.pid, child.ended, out_write, err_write)
     try:
         await _until_ready(forker, ready_read, errors, parts.path, strict=parts.scheme == "binary-v2")
     except BaseException:
         _close(out_write, err_write)
-        kill_quietly(pid, signal.SIGKILL)
+        kill_quietly(child.pid, signal.SIGKILL)
         raise
     finally:
         _close(ready_read, errors)

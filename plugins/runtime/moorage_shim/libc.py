@@ -1,0 +1,90 @@
+"""The system calls of a keeper and its children that Python has no names for; through `_ctypes` alone, since `ctypes`
+would be the largest thing in a keeper.
+
+`os.fork` lets Python and its modules prepare the child, and that alone writes to a hundred pages of either side. In
+processes with one thread, which zygote and keeper are, nothing needs it: the child goes on as the same thread with the
+same locks. Not for a process that has, or had, another thread.
+"""
+
+from __future__ import annotations
+
+import _ctypes
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+MS_PRIVATE = 1 << 18
+MNT_DETACH = 2
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
+    _type_ = "i"
+
+
+class _Function(_ctypes.CFuncPtr):
+    """With the lock of the interpreter held: a child has it too, and nobody to take it back from."""
+
+    _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI | _ctypes.FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+def _function(name: str) -> _Function:
+    return _Function(_ctypes.dlsym(_libc, name))
+
+
+_libc = _ctypes.dlopen(None, 0)  # type: ignore[arg-type]  # this process itself
+_fork = _function("fork")
+_prctl = _function("prctl")
+_unshare = _function("unshare")
+_setns = _function("setns")
+_mount = _function("mount")
+_umount2 = _function("umount2")
+
+
+def fork() -> int:
+    """0 in the child, the child's pid in the parent; `OSError`."""
+    return _check(_fork(), "fork")
+
+
+def become_subreaper() -> None:
+    """Be the parent of the orphans among this process's descendants; not inherited."""
+    _check(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
+
+
+def die_with_parent(number: int) -> None:
+    """Get a signal when the parent ends; not inherited."""
+    _check(_prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
+
+
+def set_name(name: bytes) -> None:
+    """The process's name in `ps`, up to 15 bytes."""
+    _check(_prctl(_PR_SET_NAME, name, 0, 0, 0), "prctl")
+
+
+def unshare(flags: int) -> None:
+    """Leave namespaces for new ones."""
+    _check(_unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Enter a namespace."""
+    _check(_setns(fd, kind), "setns")
+
+
+def make_private(path: bytes) -> None:
+    """Let what happens to a mount be seen in this mount namespace only."""
+    _check(_mount(b"", path, None, MS_PRIVATE, None), "mount")
+
+
+def unmount(path: bytes) -> None:
+    """Take a mount away, though it be in use."""
+    _check(_umount2(path, MNT_DETACH), "umount2")
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        raise OSError(_ctypes.get_errno(), what)
+    return result
