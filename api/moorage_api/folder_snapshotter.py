@@ -87,14 +87,8 @@ class FolderSnapshotter(ABC):
             if usage.inodes > 1:
                 self._sync()
             else:
-                sync_folder(content)
-                self.sync_place()
+                self._sync_empty(content)
         return usage
-
-    def sync_place(self) -> None:
-        """Bring to disk that the snapshots' folders are where they are. What was done within them before comes with it, on
-        file systems that write what changes in the order in which it did."""
-        sync_folder(str(self.folders))
 
     def committed(self, snapshot: Record) -> None:
         """Called when the commit is recorded. A crash may come first: what is done here must be done at the start, too."""
@@ -193,6 +187,12 @@ class FolderSnapshotter(ABC):
             except BaseException:
                 self._discard(new)
                 raise
+
+    def _sync_empty(self, content: str) -> None:
+        """Bring a folder with nothing in it to disk, and all that led to it. Changed last, it comes last, and whatever was
+        done before it comes with it: file systems with a journal write changes in their order."""
+        os.chmod(content, os.stat(content).st_mode & 0o7777)
+        sync_folder(content)
 
     def _rename(self, new: str, folder: str) -> None:
         """Put a new folder into its place, at once and as a whole."""

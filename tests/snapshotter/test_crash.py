@@ -14,6 +14,7 @@ from moorage_api import snapshot_tree
 from moorage_api.errors import AlreadyExists, MoorageError, NotFound, ResourceExhausted
 from moorage_api.linux import syscalls
 from moorage_api.linux.mount import temporary_mount
+from moorage_api.linux.tree import remove_tree
 from moorage_api.mounts import Mount
 from moorage_snapshotter.native import NativeSnapshotter
 from moorage_snapshotter.overlay import OverlaySnapshotter
@@ -143,6 +144,7 @@ import os, signal, sys
 from pathlib import Path
 from moorage_api.linux import syscalls
 from moorage_api.linux.mount import temporary_mount
+from moorage_api.linux.tree import remove_tree
 from moorage_snapshotter import native, overlay
 from moorage_api import folder_snapshotter, snapshot_tree
 kind, root, step = sys.argv[1:]
@@ -182,3 +184,27 @@ def test_killed_in_the_middle(kind: type[Either], tmp_path: Path, step: str) -> 
             snapshotter.prepare("key")
     assert snapshotter.prepare("fresh")
     snapshotter.close()
+
+
+def test_a_power_cut_takes_what_is_in_an_active_snapshot_and_not_the_snapshot(
+    kind: type[Either], tmp_path: Path
+) -> None:
+    """Folders of active snapshots are not synced: a machine that lost power may be without them."""
+    snapshotter = kind(tmp_path)
+    snapshotter.prepare("base-active")
+    fill(snapshotter, "base-active")
+    snapshotter.commit("base", "base-active")
+    active, view = snapshotter.prepare("active", "base"), snapshotter.view("view", "base")
+    for key in ("active", "view"):
+        remove_tree(snapshotter.folder(snapshotter.record(key).id))
+    snapshotter.close()
+    (tmp_path / "snapshots/3.new/fs").mkdir(parents=True)
+    again = kind(tmp_path)
+    assert (again.mounts("active"), again.mounts("view")) == (active, view)
+    assert folders(tmp_path) == {"1", "2", "3"}
+    for key in ("active", "view"):
+        with temporary_mount(again.mounts(key)) as root:
+            assert Path(root, "file").read_text() == "text"
+    fill(again, "active", "more")
+    again.commit("name", "active")
+    again.close()

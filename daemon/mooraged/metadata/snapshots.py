@@ -236,7 +236,8 @@ class NamespacedSnapshotter:
     def commit(self, name: str, key: str, labels: Labels | None = None, *, parent: str = "") -> None:
         """In three steps: the intent in the database, the commit in the backend, the result in the database.
 
-        A crash between the last two is mended at the next start (`recover`): the backend is asked how it ended.
+        A crash between the last two is mended at the next start (`recover`): the backend is asked how it ended. So the
+        last need not be synced: once the first two are, nothing of the commit can be lost.
         """
         if not name:
             raise InvalidArgument("the name of a snapshot must not be empty")
@@ -254,7 +255,9 @@ class NamespacedSnapshotter:
             except BaseException:
                 self._settle(key, backend_name)
                 raise
-            self._scope.write(lambda connection: self._finish(connection, name, key, backend_name, kept))
+            self._scope.write(
+                lambda connection: self._finish(connection, name, key, backend_name, kept), durable=False
+            )
         event = events.SnapshotCommit(key=key, name=name, snapshotter=self._name)
         self._scope.publish("/snapshot/commit", event)
 
@@ -281,6 +284,8 @@ class NamespacedSnapshotter:
             backend_parent = self._parent_key(connection, parent)
             intent = {"commit_name": name, "commit_key": backend_name, "commit_labels": labels}
             place = {"parent": parent or row.parent}
+            # Now, for the result may be found out by a start that knows no lease.
+            self._hold(connection, name)
             rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **intent, **place})
             return self._get(connection, key) or row, backend_parent
 
@@ -307,7 +312,6 @@ class NamespacedSnapshotter:
             },
         )
         self._scope.release(connection, resources.SNAPSHOTS + self._name, key)
-        self._hold(connection, name)
 
     def _settle(self, key: str, backend_name: str) -> None:
         """After a commit that failed or was cut off: forget the intent, or carry it out if the backend has done so."""
@@ -327,6 +331,7 @@ class NamespacedSnapshotter:
                 self._finish(connection, row.commit_name, key, backend_name, row.commit_labels)
             else:
                 none = {"commit_name": "", "commit_key": "", "commit_labels": {}, "parent": parent}
+                self._scope.release(connection, resources.SNAPSHOTS + self._name, row.commit_name)
                 rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **none})
 
         self._scope.write(work)

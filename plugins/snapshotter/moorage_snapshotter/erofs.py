@@ -86,8 +86,9 @@ class ErofsSnapshotter(FolderSnapshotter):
         fd = os.open(f"{folder}/{IMAGE}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             if self._durable:
+                # Changed last: what led to it comes to disk with it.
+                os.fchmod(fd, 0o600)
                 os.fsync(fd)
-                self.sync_place()
             return Usage(os.fstat(fd).st_blocks * 512, 1)
         finally:
             os.close(fd)
