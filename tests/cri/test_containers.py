@@ -293,6 +293,31 @@ def test_capabilities_and_privileges(cri: CriClient, pod: Pod, busybox: str) -> 
     assert cri.execute(container, "unshare", "-m", "true").exit_code != 0
 
 
+def test_ambient_capabilities_outlive_a_change_of_user(cri: CriClient, pod: Pod, busybox: str) -> None:
+    wanted = cri_pb2.Capability(add_ambient_capabilities=["NET_BIND_SERVICE", "CAP_SYS_TIME"])
+    security = Security(run_as_user={"value": 33}, capabilities=wanted)
+    container = cri.start(*pod, container_config(busybox, "sleep", "1000", security=security))
+    status = cri.execute(container, "cat", "/proc/1/status").stdout.decode()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    expected = 1 << 10 | 1 << 25
+    assert [int(fields[name], 16) for name in ("CapAmb", "CapInh", "CapEff")] == [expected] * 3
+
+
+def test_mount_options(cri: CriClient, pod: Pod, busybox: str, tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(b"#!/bin/sh\necho ran\n")
+    (tmp_path / "program").chmod(0o755)
+    mounts = [
+        cri_pb2.Mount(container_path="/plain", host_path=str(tmp_path)),
+        cri_pb2.Mount(container_path="/strict", host_path=str(tmp_path), mount_options=["noexec", "nosuid"]),
+    ]
+    container = cri.start(*pod, container_config(busybox, "sleep", "1000", mounts=mounts))
+    assert cri.execute(container, "/plain/program").stdout == b"ran\n"
+    assert cri.execute(container, "sh", "-c", "/strict/program").exit_code == 126
+    wrong = [cri_pb2.Mount(container_path="/x", host_path=str(tmp_path), mount_options=["noexec", "upperdir=/etc"])]
+    with pytest.raises(MoorageError, match="upperdir"):
+        cri.create(*pod, container_config(busybox, "true", name="other", mounts=wrong))
+
+
 def test_a_local_seccomp_profile(cri: CriClient, pod: Pod, busybox: str, tmp_path: Path) -> None:
     rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
     (tmp_path / "p.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))

@@ -67,11 +67,11 @@ class RuntimeHandler(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bool, Meta(description="Whether privileged containers are left without the host's devices.")
     ] = False
 
-    def runtime(self) -> Runtime:
-        """The runtime as container and sandbox records have it."""
+    def runtime(self, *, systemd_cgroup: bool | None = None) -> Runtime:
+        """The runtime as container and sandbox records have it. `systemd_cgroup` is what a pod needs; None: as configured."""
         options = runc_options_pb2.Options(
             binary_name=self.options.binary_name,
-            systemd_cgroup=self.options.systemd_cgroup,
+            systemd_cgroup=self.options.systemd_cgroup if systemd_cgroup is None else systemd_cgroup,
             root=self.options.root,
         )
         value = options.SerializeToString()
@@ -125,6 +125,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_ownership_from_security_context: Annotated[
         bool, Meta(description="Whether devices get the container's user and group as owners.")
     ] = False
+    enable_selinux: Annotated[
+        bool, Meta(description="Whether containers and their volumes get SELinux labels, where the kernel has SELinux.")
+    ] = False
+    hooks_dirs: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Folders with OCI hooks for containers (oci-hooks(5)), as `/usr/share/containers/oci/hooks.d`."
+        ),
+    ] = ()
     cdi_spec_dirs: Annotated[
         tuple[str, ...],
         Meta(description="Folders with the specifications of CDI devices; a later one comes before an earlier one."),

@@ -17,7 +17,7 @@ from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri import events, labels, names
 from moorage_cri.config import RuntimeHandler
-from moorage_cri.container import identity, image_volumes, mounts, resources, signals, spec, volumes
+from moorage_cri.container import identity, image_volumes, mounts, resources, selinux, signals, spec, volumes
 from moorage_cri.container.host import host
 from moorage_cri.context import Cri
 from moorage_cri.deadlines import deadline
@@ -190,6 +190,7 @@ def check(config: cri_pb2.ContainerConfig) -> None:
     check_map(config.annotations, "annotations")
     mounts.check(config.mounts)
     identity.check(config.linux.security_context)
+    selinux.check(config.linux.security_context.selinux_options)
     resources.check(config.linux.resources)
     if os.path.isabs(config.log_path) or ".." in config.log_path.split("/"):
         raise InvalidArgument(f"log_path {config.log_path[:80]!r} leads out of the pod's log directory")

@@ -10,6 +10,7 @@ from moorage_api.oci import capabilities
 
 _CGROUPS = "/sys/fs/cgroup"
 _APPARMOR = "/sys/module/apparmor/parameters/enabled"
+_SELINUX = "/sys/fs/selinux/enforce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class Host:
     swap: bool
     hugetlb: bool
     apparmor: bool
+    selinux: bool
     oom_score_adj: int
     capabilities: tuple[str, ...]
 
@@ -41,6 +43,7 @@ def host() -> Host:
         if unified
         else os.path.isdir(f"{_CGROUPS}/hugetlb"),
         apparmor=_read(_APPARMOR).strip() == "Y",
+        selinux=os.path.exists(_SELINUX),
         oom_score_adj=oom_score_adj,
         capabilities=capabilities.held(),
     )

@@ -16,6 +16,11 @@ from moorage_cri.sandbox import userns
 from moorage_cri.sandbox.userns import UserNamespace
 
 _PATH_MAX = 4096
+# What a caller may say of a bind mount beside what the message has fields for.
+_OPTIONS = frozenset(
+    {"dev", "nodev", "exec", "noexec", "suid", "nosuid", "atime", "noatime", "diratime", "nodiratime"}
+    | {"relatime", "norelatime", "strictatime", "nostrictatime"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,11 @@ def check(mounts: Iterable[cri_pb2.Mount]) -> None:
                 raise InvalidArgument(f"mount path {path[:80]!r} is not a path")
         if not mount.container_path:
             raise InvalidArgument("a mount has no container_path")
+        unknown = set(mount.mount_options) - _OPTIONS
+        if unknown:
+            raise InvalidArgument(
+                f"mount {mount.container_path}: unknown mount options {', '.join(sorted(unknown))[:120]}"
+            )
         if mount.HasField("image"):
             image_volumes.check(mount)
             continue

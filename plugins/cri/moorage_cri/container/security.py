@@ -10,6 +10,7 @@ from moorage_api.oci import capabilities, devices, seccomp
 from moorage_api.oci import spec as oci
 from moorage_api.oci.spec import Spec
 from moorage_api.wire import cri_pb2
+from moorage_cri.container import apparmor
 from moorage_cri.container.host import Host
 
 _PROFILE_MAX = 4 << 20
@@ -42,9 +43,9 @@ def apply(spec: Spec, context: cri_pb2.LinuxContainerSecurityContext, host: Host
     profile = _seccomp(_profile(context, "seccomp", context.seccomp_profile_path or unset_seccomp), caps)
     if profile is not None:
         spec["linux"]["seccomp"] = profile
-    apparmor = _apparmor(_profile(context, "apparmor", context.apparmor_profile), host)
-    if apparmor:
-        spec["process"]["apparmorProfile"] = apparmor
+    confined = _apparmor(_profile(context, "apparmor", context.apparmor_profile), host)
+    if confined:
+        spec["process"]["apparmorProfile"] = confined
 
 
 def add_host_devices(spec: Spec) -> None:
@@ -88,8 +89,13 @@ def _seccomp(profile: SecurityProfile, caps: list[str]) -> dict[str, Any] | None
 
 def _apparmor(profile: SecurityProfile, host: Host) -> str:
     """Without AppArmor in the kernel only a profile that was asked for by name is an error."""
-    if profile.profile_type != SecurityProfile.Localhost:
+    if profile.profile_type == SecurityProfile.Unconfined:
         return ""
+    if profile.profile_type == SecurityProfile.RuntimeDefault:
+        return apparmor.ensure_default() if host.apparmor else ""
     if not host.apparmor:
         raise FailedPrecondition("an AppArmor profile is asked for, and this host has no AppArmor")
-    return profile.localhost_ref.removeprefix(_LOCALHOST)
+    name = profile.localhost_ref.removeprefix(_LOCALHOST)
+    if not apparmor.loaded(name):
+        raise FailedPrecondition(f"AppArmor profile {name[:80]!r} is not loaded on this host")
+    return name

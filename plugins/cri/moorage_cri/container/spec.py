@@ -17,13 +17,12 @@ from moorage_cri import labels
 from moorage_cri.cdi import names as cdi
 from moorage_cri.cdi.registry import DeviceRegistry
 from moorage_cri.config import Config, RuntimeHandler
-from moorage_cri.container import mounts, resources, security
+from moorage_cri.container import hooks, mounts, resources, security, selinux
 from moorage_cri.container.host import Host
 from moorage_cri.model import Container, Sandbox
 from moorage_cri.sandbox import userns
-from moorage_cri.sandbox.spec import require_pid_namespace
+from moorage_cri.sandbox.spec import SLICE, require_pid_namespace
 
-_SLICE = ".slice"
 _SYSTEMD_PREFIX = "cri-containerd"
 
 
@@ -64,10 +63,12 @@ def build(inputs: Inputs) -> Spec:
     context = config.linux.security_context
     _check_privilege(context, inputs.sandbox)
     security.apply(spec, context, inputs.host, inputs.config.unset_seccomp_profile)
+    _selinux(spec, inputs)
     _devices(spec, inputs)
     _namespaces(spec, inputs)
     oci.set_user(spec, inputs.user.uid, inputs.user.gid, inputs.user.groups)
     inputs.cdi.inject(spec, cdi.wanted(config.CDI_devices, config.annotations))
+    hooks.add(spec, inputs.config.hooks_dirs, dict(config.annotations), bind_mounts=bool(config.mounts))
     spec["annotations"] = (
         labels.passed_on(inputs.sandbox.config.annotations, inputs.handler.pod_annotations)
         | labels.passed_on(config.annotations, inputs.handler.container_annotations)
@@ -84,7 +85,7 @@ def build(inputs: Inputs) -> Spec:
 def cgroups_path(sandbox: Sandbox, config: Config, id: str) -> str:
     """Below the pod's cgroup; in systemd's form (`slice:prefix:name`) where that is a slice."""
     parent = sandbox.config.linux.cgroup_parent or config.cgroup_parent
-    if parent.endswith(_SLICE):
+    if parent.endswith(SLICE):
         return f"{os.path.basename(parent)}:{_SYSTEMD_PREFIX}:{id}"
     return os.path.join("/", parent, id)
 
@@ -129,6 +130,17 @@ def _cgroups(spec: Spec, inputs: Inputs) -> None:
     if inputs.host.unified and not config.linux.security_context.privileged:
         oci.set_namespace(spec, "cgroup")
     spec["linux"]["resources"] |= resources.oci_resources(config.linux.resources, inputs.host)
+
+
+def _selinux(spec: Spec, inputs: Inputs) -> None:
+    """Labels where they are switched on and the kernel has them; a privileged container goes without."""
+    context = inputs.container.config.linux.security_context
+    if not inputs.config.enable_selinux or not inputs.host.selinux or context.privileged:
+        return
+    label = selinux.apply(spec, context.selinux_options)
+    for mount in inputs.mounts:
+        if mount.selinux_relabel:
+            selinux.relabel(mount.host_path, label)
 
 
 def _check_privilege(context: cri_pb2.LinuxContainerSecurityContext, sandbox: Sandbox) -> None:

@@ -29,9 +29,9 @@ class PullImage:
         cri = self._cri
         parsed = reference.parse(request.image.image)
         marks = self._labels(parsed.canonical)
-        handler = cri.config.runtimes.get(request.image.runtime_handler)
+        handler = cri.config.handler(request.image.runtime_handler)
         options = PullOptions(
-            snapshotter=cri.snapshotter_of(handler) if handler else cri.snapshotter,
+            snapshotter=cri.snapshotter_of(handler),
             labels=marks,
             credentials=auth.source(request.auth) if request.HasField("auth") else None,
         )

@@ -11,6 +11,7 @@ from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
 from moorage_cri.context import Cri
 from moorage_cri.node import features
+from moorage_cri.sandbox.spec import ALLOWED_SYSCTLS
 
 _KUBE_API_VERSION = "0.1.0"
 _RUNTIME_NAME = "moorage"
@@ -39,7 +40,9 @@ class Status:
             ),
             info=self._info(network.message) if request.verbose else None,
             runtime_handlers=[self._handler(name) for name in ("", *sorted(self._cri.config.runtimes))],
-            features=cri_pb2.RuntimeFeatures(supplemental_groups_policy=True),
+            features=cri_pb2.RuntimeFeatures(
+                supplemental_groups_policy=True, user_namespaces_host_network=True, mount_options=True
+            ),
         )
 
     async def RuntimeConfig(self, request: cri_pb2.RuntimeConfigRequest, call: Call) -> cri_pb2.RuntimeConfigResponse:
@@ -76,6 +79,7 @@ class Status:
     def _info(self, problem: str) -> dict[str, str]:
         config = json.dumps(msgspec.to_builtins(self._cri.config))
         found = {"config": config, "lastCNILoadStatus": problem or "OK", "lastCNILoadStatus.default": problem or "OK"}
+        found["allowedSysctls"] = json.dumps(ALLOWED_SYSCTLS)
         if not problem:
             found["cniconfig"] = json.dumps(self._cri.network.config().document())
         return found

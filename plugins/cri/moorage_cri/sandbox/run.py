@@ -36,7 +36,7 @@ class RunPodSandbox:
         cri = self._cri
         spec.check(request.config)
         handler = cri.config.handler(request.runtime_handler)
-        sandbox = _sandbox(request, handler)
+        sandbox = _sandbox(request, handler, request.config.linux.cgroup_parent or cri.config.cgroup_parent)
         if sandbox.user_namespace is not None:
             problem = features.user_namespace_problem(handler)
             if problem:
@@ -101,14 +101,15 @@ def forget(cri: Cri, id: str) -> None:
         cri.k8s.leases.delete(id)
 
 
-def _sandbox(request: cri_pb2.RunPodSandboxRequest, handler: RuntimeHandler) -> Sandbox:
+def _sandbox(request: cri_pb2.RunPodSandboxRequest, handler: RuntimeHandler, cgroup_parent: str) -> Sandbox:
     metadata = request.config.metadata
     return Sandbox(
         id=secrets.token_hex(32),
         name=names.pod_name(metadata.name, metadata.namespace, metadata.uid, metadata.attempt),
         config=request.config,
         handler=request.runtime_handler,
-        runtime=handler.runtime(),
+        # The name of the parent says who makes the groups below it.
+        runtime=handler.runtime(systemd_cgroup=cgroup_parent.endswith(spec.SLICE)),
         created_at=time.time_ns(),
     )
 

@@ -27,8 +27,14 @@ _IPC_SYSCTLS = frozenset(
         "kernel.shm_rmid_forced",
     }
 )
+# How the name of a control group ends that systemd makes.
+SLICE = ".slice"
 _LABEL_BYTES_MAX = 256 << 10
 _PATH_MAX = 4096
+
+
+ALLOWED_SYSCTLS = (*sorted(_IPC_SYSCTLS), "fs.mqueue.*", "kernel.domainname", "net.*")
+"""What a pod may set, as far as the namespace is its own."""
 
 
 def check(config: cri_pb2.PodSandboxConfig) -> None:
