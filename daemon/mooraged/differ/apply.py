@@ -118,7 +118,7 @@ class _Extraction(threading.Thread):
     def _unpack(self) -> None:
         request = self._request
         with target(request.mounts, request.scratch, apart=request.apart) as place:
-            self._extract(Extractor(place.root, place.whiteouts, request.limits, place.lower))
+            self._extract(Extractor(place.root, place.whiteouts, request.limits, place.lower, apart=request.apart))
             if request.sync:
                 _sync(place.root)
 

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from mooraged.differ.copyup import copy_up, find_below
 from mooraged.differ.folders import Folders, clean, open_below
 from mooraged.differ.limits import Limits
 from mooraged.differ.sink import DEVICE_MAX, Sink, entry_name, may_be_set, time_of
@@ -22,10 +23,13 @@ class Extractor(Sink[int]):
     """Makes the entries below the folder `root`; folders are known by their descriptors.
 
     `lower` are the folders of the layers below, the uppermost first, where `root` has none of their files: a folder that
-    the archive leaves out, but has files in, gets the attributes that it has there. The process's umask must be 0.
+    the archive leaves out, but has files in, gets the attributes that it has there. With `apart` they will be known only
+    later. The process's umask must be 0.
     """
 
-    def __init__(self, root: str, whiteouts: Whiteouts, limits: Limits, lower: Sequence[str] = ()) -> None:
+    def __init__(
+        self, root: str, whiteouts: Whiteouts, limits: Limits, lower: Sequence[str] = (), *, apart: bool = False
+    ) -> None:
         super().__init__(
             limits,
             {
@@ -38,9 +42,11 @@ class Extractor(Sink[int]):
                 Type.FOLDER: self._make_folder,
             },
         )
-        self._folders = Folders(root, self._folder_made)
+        self._folders = Folders(root, self._folder_made, self._folder_opened)
         self._whiteouts = whiteouts
         self._lower = lower
+        self._apart = apart
+        self._copied = 0
         self._times: dict[bytes, int] = {}
         self._file = -1
         self._end = 0
@@ -53,7 +59,7 @@ class Extractor(Sink[int]):
 
     def finish(self) -> None:
         """The archive is complete: set what could not be set before, the times of folders."""
-        for path, time in self._times.items():
+        for path, time in tuple(self._times.items()):
             parent, _, name = path.rpartition(b"/")
             try:
                 fd = os.open(name, _FOLDER, dir_fd=self._folders.find(parent))
@@ -169,9 +175,27 @@ class Extractor(Sink[int]):
             source = self._folders.find(target_parent)
             os.link(target_name, name, src_dir_fd=source, dst_dir_fd=held, follow_symlinks=False)
         except FileNotFoundError as error:
-            raise TarError(f"the target of the hard link, {entry_name(target_name)}, is not there") from error
+            if self._apart:
+                # Perhaps a layer below has it: to be seen when it is extracted onto them.
+                self.incomplete = True
+                return
+            if not self._copy_up(target_parent, target_name):
+                raise TarError(f"the target of the hard link, {entry_name(target_name)}, is not there") from error
+            source = self._folders.find(target_parent)
+            os.link(target_name, name, src_dir_fd=source, dst_dir_fd=held, follow_symlinks=False)
         finally:
             os.close(held)
+
+    def _copy_up(self, parent: bytes, name: bytes) -> bool:
+        """Copy a file of the layers below to where it shows there; False where they show none."""
+        found = find_below(self._lower, b"/".join((parent, name)) if parent else name)
+        if found is None:
+            return False
+        try:
+            self._copied += copy_up(found, self._folders.make(parent), name, self._limits.max_size - self._copied)
+        finally:
+            os.close(found)
+        return True
 
     def _make_symlink(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
         try:
@@ -220,6 +244,10 @@ class Extractor(Sink[int]):
         _set_xattr(path, key, value)
         if key.startswith("system."):
             self._plain = False
+
+    def _folder_opened(self, path: bytes, status: os.stat_result) -> None:
+        """What is put into a folder, or removed from it, leaves its time as it is, unless an entry says otherwise."""
+        self._times.setdefault(path, status.st_mtime_ns)
 
     def _folder_made(self, path: bytes, fd: int, name: bytes) -> None:
         """A folder that the archive has files in, and no entry (yet): as it is in the layers below, if it is there."""

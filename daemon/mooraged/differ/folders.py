@@ -25,12 +25,18 @@ class Folders:
 
     Paths are cleaned ones: no empty names, no `.` or `..`, no slash at either end; empty for the root itself. A
     descriptor is good until the next call. `made` is called with the path of each folder that had to be made, its
-    parent's descriptor and its name.
+    parent's descriptor and its name; `opened` with the path and the status of each folder before it is used.
     """
 
-    def __init__(self, root: str, made: Callable[[bytes, int, bytes], None]) -> None:
+    def __init__(
+        self,
+        root: str,
+        made: Callable[[bytes, int, bytes], None],
+        opened: Callable[[bytes, os.stat_result], None],
+    ) -> None:
         self.root = os.open(root, _OPEN)
         self._made = made
+        self._opened = opened
         self._open: dict[bytes, int] = {}
         self._setgid = {self.root} if os.fstat(self.root).st_mode & stat.S_ISGID else set()
 
@@ -89,7 +95,9 @@ class Folders:
             self._setgid.discard(old)
             os.close(old)
         self._open[path] = fd
-        if os.fstat(fd).st_mode & stat.S_ISGID:
+        status = os.fstat(fd)
+        self._opened(path, status)
+        if status.st_mode & stat.S_ISGID:
             self._setgid.add(fd)
 
     def _make_missing(self, path: bytes) -> int:
@@ -123,6 +131,8 @@ class Folders:
         try:
             found = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
+            if resolved:
+                self._opened(b"/".join(resolved), os.fstat(parent))
             os.mkdir(name, 0o755, dir_fd=parent)
             self._made(b"/".join([*resolved, name]), parent, name)
             return None

@@ -177,6 +177,44 @@ def test_missing_parents_look_as_in_the_layers_below(root: Path) -> None:
     assert os.getxattr(upper / "a", "user.note") == b"kept"
 
 
+def test_folders_of_layers_below_keep_their_time(root: Path) -> None:
+    extract(root, folder("d", mtime=1000), entry("d/s/a"), entry("d/gone"), folder("e", mtime=2000), entry("e/a"))
+    os.utime(root / "d/s", (1500, 1500))
+    extract(root, entry("d/s/b/c"), entry("d/.wh.gone"), folder("e", mtime=3000), link("e/b", "d/s/a"))
+    assert [(root / name).stat().st_mtime for name in ("d", "d/s", "e")] == [1000, 1500, 3000]
+
+
+def test_hard_links_to_files_of_layers_below(root: Path) -> None:
+    """Each file is copied up once, as overlayfs does, with all that it has; what is hidden there is not."""
+    middle, bottom, upper = root / "middle", root / "bottom", root / "upper"
+    for made in (middle, bottom, upper):
+        made.mkdir()
+    headers = {"SCHILY.xattr.user.note": "kept"}
+    files = [entry("d/file", data=b"1", uid=7, mode=0o4755, mtime=1000, pax_headers=headers), symlink("d/link", "file")]
+    extract(bottom, *files, entry("gone", data=b"2"), entry("o/hidden", data=b"3"))
+    extract(middle, entry(".wh.gone"), entry("o/.wh..wh..opq"), overlay=True)
+    lower = (str(middle), str(bottom))
+    extract(upper, link("x", "d/file"), link("y", "d/file"), link("l", "d/link"), overlay=True, lower=lower)
+    found = (upper / "x").stat()
+    assert (found.st_nlink, found.st_uid, stat.S_IMODE(found.st_mode), found.st_mtime) == (3, 7, 0o4755, 1000)
+    assert found.st_ino == (upper / "d/file").stat().st_ino
+    assert (os.getxattr(upper / "x", "user.note"), os.readlink(upper / "l")) == (b"kept", "file")
+    for target in ("gone", "o/hidden", "nothing"):
+        with pytest.raises(TarError, match="is not there"):
+            extract(upper, link("z", target), overlay=True, lower=lower)
+    with pytest.raises(LimitError, match="may be copied"):
+        extract(root, link("z", "d/file"), overlay=True, lower=lower, limits=Limits(max_size=0))
+
+
+def test_a_hard_link_apart_from_its_layers_is_left_to_later(root: Path) -> None:
+    extractor = Extractor(str(root), OverlayWhiteouts(), Limits(), apart=True)
+    for event in Reader().receive(archive(link("x", "file"))):
+        extractor.take(event)
+    extractor.finish()
+    extractor.close()
+    assert (extractor.incomplete, listing(root)) == (True, {})
+
+
 def test_later_entries_replace_earlier_ones(root: Path) -> None:
     extract(
         root,
