@@ -19,6 +19,7 @@ from mooraged.metadata.database import Database
 from mooraged.metadata.images import Images
 from mooraged.metadata.leases import Leases
 from mooraged.metadata.namespaces import Namespaces
+from mooraged.metadata.recovery import finish_commits
 from mooraged.metadata.sandboxes import Sandboxes
 from mooraged.metadata.scope import MutationCallback, Scope, Shared
 from mooraged.metadata.snapshots import NamespacedSnapshotter
@@ -87,6 +88,7 @@ class Metadata:
         for namespace, snapshotter in self.shared.database.read(work):
             if snapshotter in self.snapshotters:
                 self.snapshotter_of(Scope(self.shared, namespace), snapshotter).recover()
+        finish_commits(self.shared.database, self.backend)
 
 
 class View:
