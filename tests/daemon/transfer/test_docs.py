@@ -1,4 +1,4 @@
-"""The examples of docs/registries.md are read as the page says."""
+"""The examples and names of docs/registries.md and docs/images.md are what they say."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import re
 from pathlib import Path
 
 import mooraged
+from moorage_api.oci import image
+from mooraged.differ.plugin import DifferConfig
+from mooraged.transfer import download
 from mooraged.transfer.config import TransferConfig
 from mooraged.transfer.hosts import CAPABILITIES, hosts_for
 from mooraged.transfer.leases import REFERENCE
+from mooraged.transfer.verifiers import BindirConfig
 
-PAGE = (Path(mooraged.__file__).parents[2] / "docs" / "registries.md").read_text()
+DOCS = Path(mooraged.__file__).parents[2] / "docs"
+PAGE = (DOCS / "registries.md").read_text()
+IMAGES = (DOCS / "images.md").read_text()
 EXAMPLES = re.findall(r"`/etc/moorage/certs\.d/([^/]+)/hosts\.toml`:\n\n```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -36,3 +42,15 @@ def test_names() -> None:
     for key in ("config_path", "progress_timeout"):
         assert key in TransferConfig.__struct_fields__
         assert f"`{key}`" in PAGE
+
+
+def test_keys_and_limits_of_images() -> None:
+    known = {*TransferConfig.__struct_fields__, *DifferConfig.__struct_fields__, *BindirConfig.__struct_fields__}
+    mentioned = set(re.findall(r"`(max_\w+|ratio_\w+|\w+_timeout|bin_dir)\b", IMAGES)) - {"dial_timeout"}
+    assert mentioned <= known
+    assert {"max_concurrent_parts", "max_entries", "max_verifiers"} <= mentioned
+    manifest, config = image.MANIFEST_MAX >> 20, image.CONFIG_MAX >> 20
+    assert f"| {manifest} MiB, {image.ENTRIES_MAX} entries, {image.DEPTH_MAX} indexes within each other |" in IMAGES
+    assert f"| a configuration | {config} MiB |" in IMAGES
+    assert f"({download.LARGE >> 20} MiB and more)" in IMAGES
+    assert f"at most {download.PART >> 20} MiB times" in IMAGES
