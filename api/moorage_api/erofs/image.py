@@ -12,8 +12,8 @@ from moorage_api.erofs import layout
 from moorage_api.erofs.layout import BLOCK, HEADER, INODE_SIZE, SLOT
 
 _FLUSH = 1 << 20
-_ROOT = 2
-"""The root's nid. Zero would be the inode number that programs take for no file."""
+_FIRST = 2
+"""The least nid. Zero would be the inode number that programs take for no file."""
 _HERE, _ABOVE = b".", b".."
 _FOLDER_TYPE = layout.FILE_TYPES[stat.S_IFDIR >> 12]
 
@@ -103,7 +103,7 @@ class ImageWriter:
             metadata.write(file)
             size = file.tell()
         _check(size)
-        head = layout.superblock(_ROOT, metadata.count, size // BLOCK, meta // BLOCK)
+        head = layout.superblock(root.nid, metadata.count, size // BLOCK, meta // BLOCK)
         os.pwrite(self.fd, head, layout.SUPERBLOCK_OFFSET)
 
 
@@ -116,7 +116,7 @@ class _Metadata:
 
     def __init__(self, root: Node, meta_block: int) -> None:
         self._nodes: list[Node] = []
-        self._end = _ROOT * SLOT
+        self._end = _FIRST * SLOT
         self._blocks = 0
         root._parent = root
         root.nlink = 1

@@ -211,6 +211,16 @@ def test_what_cannot_be_extracted_makes_no_image(case: str, mounted: Path, tmp_p
         make(data, mounted)
 
 
+def test_folders_of_every_size(mounted: Path) -> None:
+    """The root and another one, up to where their entries no longer fit beside the inode, or into a block."""
+    for count in range(0, 46):
+        names = {f"name-{number:04}" for number in range(count)}
+        make(archive(folder("d"), *(file(f"{place}{name}", b"") for name in names for place in ("", "d/"))), mounted)
+        assert set(os.listdir(mounted)) == names | {"d"}
+        assert set(os.listdir(mounted / "d")) == names
+        syscalls.umount2(mounted, syscalls.MNT_DETACH)
+
+
 def test_limits(mounted: Path) -> None:
     many = [file(str(number), b"") for number in range(5)]
     with pytest.raises(LimitError, match="entries"):
