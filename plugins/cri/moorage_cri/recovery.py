@@ -10,6 +10,7 @@ from moorage_api.errors import DataLoss, MoorageError, NotFound
 from moorage_api.runtime import Status
 from moorage_cri import labels
 from moorage_cri.container import image_volumes, journal, stopping
+from moorage_cri.container.execution import sweep_commands
 from moorage_cri.container.start import discard_task
 from moorage_cri.context import Cri
 from moorage_cri.metadata import decode_container, decode_sandbox
@@ -110,6 +111,7 @@ async def sweep(cri: Cri) -> None:
         if id not in cri.sandboxes:
             await teardown.end_namespace(cri, id)
     await cri.run(_remove_unknown_containers, cri)
+    await sweep_commands(cri)
 
 
 def _unknown_folders(cri: Cri) -> list[str]:

@@ -11,7 +11,7 @@ from moorage_api.rpc import Call
 from moorage_api.types import TypedValue
 from moorage_api.wire import cri_pb2
 from moorage_cri.container.exec_io import Capture
-from moorage_cri.container.execution import check_command, discard, process_spec, running_container
+from moorage_cri.container.execution import check_command, discard, exec_folder, process_spec, running_container
 from moorage_cri.context import Cri
 from moorage_cri.model import Container
 from moorage_cri.undo import Undo
@@ -45,7 +45,7 @@ class ExecSync:
     async def _run(self, container: Container, process: TypedValue) -> cri_pb2.ExecSyncResponse:
         tasks = self._cri.k8s.tasks
         exec_id = secrets.token_hex(16)
-        capture = Capture(self._cri.state / "exec" / exec_id, _OUTPUT_MAX)
+        capture = Capture(exec_folder(self._cri, container.id, exec_id), _OUTPUT_MAX)
         try:
             capture.open()
             async with Undo(f"exec {exec_id} in container {container.id}") as undo:

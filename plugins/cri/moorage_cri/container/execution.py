@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound
 from moorage_api.oci.spec import PROCESS_URL, decode, encode, exec_process
@@ -43,6 +45,23 @@ async def process_spec(cri: Cri, id: str, command: Sequence[str], *, terminal: b
         return encode(exec_process(spec, list(command), terminal=terminal), PROCESS_URL)
 
     return await cri.run(make)
+
+
+def exec_folder(cri: Cri, id: str, exec_id: str) -> Path:
+    """Where the streams of a command lie: by the folder, a later run of the daemon knows what this one had begun."""
+    return cri.state / "exec" / f"{id}.{exec_id}"
+
+
+async def sweep_commands(cri: Cri) -> None:
+    """Kill the commands that an earlier run of the daemon had begun: whoever waited for them has gone."""
+    folder = cri.state / "exec"
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        id, _, exec_id = path.name.partition(".")
+        try:
+            await discard(cri, id, exec_id)
+        except MoorageError as error:
+            logger.warning("command %s in container %s could not be ended: %s", exec_id, id, error)
+        await cri.run(shutil.rmtree, path, ignore_errors=True)
 
 
 async def discard(cri: Cri, id: str, exec_id: str) -> None:

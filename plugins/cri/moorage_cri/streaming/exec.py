@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from moorage_api.errors import MoorageError, NotFound
-from moorage_cri.container.execution import discard, process_spec, running_container
+from moorage_cri.container.execution import discard, exec_folder, process_spec, running_container
 from moorage_cri.context import Cri
 from moorage_cri.streaming.fifos import Fifos
 from moorage_cri.streaming.flow import beside, follow_sizes, outputs, take_input
@@ -32,7 +32,7 @@ class Execution:
         cri, wanted = self._cri, self._wanted
         id = running_container(cri, self._container_id).id
         process = await process_spec(cri, id, self._command, terminal=wanted.tty)
-        fifos = Fifos(cri.state / "exec" / self._exec_id)
+        fifos = Fifos(exec_folder(cri, id, self._exec_id))
         try:
             fifos.open(stdin=wanted.stdin, stdout=wanted.stdout, stderr=wanted.stderr, terminal=wanted.tty)
             async with Undo(f"exec {self._exec_id} in container {id}") as undo:
