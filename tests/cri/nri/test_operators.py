@@ -63,6 +63,7 @@ def shared_daemon() -> Iterator[Daemon]:
         ("06-broken", "no program at all"),
         ("07-silent", "#!/bin/sh\nexec sleep 1000\n"),
         ("08-short", "#!/bin/sh\nexit 1\n"),
+        ("misnamed", "#!/bin/sh\n"),
     ):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -109,6 +110,7 @@ def test_installed_plugins_take_part(needed: NriPlugin, pod: Pod, shared_daemon:
     assert "PLUGIN=launched:its own" in pod.output(pod.start(), "env").splitlines()
     log = shared_daemon.log()
     assert "06-broken cannot be started" in log
+    assert "misnamed is not named after an index" in log
     assert "NRI plugin 07-silent cannot join: it did not register within 2 s" in log
     assert "NRI plugin 08-short cannot join: it left before it had registered" in log
 

@@ -47,10 +47,10 @@ class CreateContainer:
         handler = cri.config.handler(sandbox.handler)
         image = cri.images.resolve(request.config.image.image)
         container = _container(request, sandbox, image, cri.snapshotter_of(handler))
+        wishes = lifecycle.Wishes(cri)
         cri.container_names.reserve(container.name, container.id)
         try:
             async with (
-                lifecycle.Wishes(cri) as wishes,
                 Undo(f"container {container.id}") as undo,
                 deadline(call, cri.config.timeout, "making the container"),
                 sandbox.lock,
@@ -65,6 +65,7 @@ class CreateContainer:
         cri.container_names.made(container.name)
         events.tell(cri, container, events.CREATED)
         await lifecycle.post_create(cri, container)
+        await wishes.granted()
         return cri_pb2.CreateContainerResponse(container_id=container.id)
 
     async def _make(

@@ -19,6 +19,7 @@ from moorage_cri.cdi.registry import DeviceRegistry
 from moorage_cri.config import Config, RuntimeHandler
 from moorage_cri.container import hooks, mounts, resources, security, selinux
 from moorage_cri.container.host import Host
+from moorage_cri.container.mounts import Bind
 from moorage_cri.model import Container, Sandbox
 from moorage_cri.sandbox import userns
 from moorage_cri.sandbox.spec import SLICE, require_pid_namespace
@@ -40,7 +41,7 @@ class Inputs:
     host: Host
     cdi: DeviceRegistry
     mounts: Sequence[cri_pb2.Mount]
-    binds: Sequence[mounts.Bind]
+    binds: Sequence[Bind]
     target_pid: int = 0
 
 

@@ -34,10 +34,12 @@ class UpdateContainerResources:
         if not request.HasField("linux"):
             raise InvalidArgument("there are no Linux resources to update")
         resources.check(request.linux)
-        async with lifecycle.Wishes(self._cri) as wishes, container.lock, self._cri.nri.gate:
+        wishes = lifecycle.Wishes(self._cri)
+        async with container.lock, self._cri.nri.gate:
             wanted, extra = await lifecycle.update_container(self._cri, container, request.linux, wishes)
             await update(self._cri, container, wanted, extra)
             await lifecycle.post_update_container(self._cri, container)
+        await wishes.granted()
         return cri_pb2.UpdateContainerResourcesResponse()
 
 

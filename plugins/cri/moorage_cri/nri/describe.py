@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from moorage_api.errors import NotFound
+from moorage_api.errors import MoorageError, NotFound
 from moorage_api.oci.spec import Spec, decode
 from moorage_api.wire import cri_pb2
 from moorage_api.wire import nri_pb2 as pb
@@ -15,6 +16,8 @@ from moorage_cri.model import Container, Sandbox
 from moorage_cri.nri.adjust import HOOKS
 from moorage_cri.nri.resources import from_cri, from_oci
 from moorage_cri.sandbox.spec import namespaces
+
+logger = logging.getLogger(__name__)
 
 _STATES = {
     cri_pb2.CONTAINER_CREATED: pb.CONTAINER_CREATED,
@@ -87,18 +90,21 @@ def container(found: Container, spec: Spec | None, pid: int = 0) -> pb.Container
 
 
 def spec_of(cri: Cri, id: str) -> Spec | None:
-    """A container's specification; None for one whose record is gone. This does I/O."""
+    """A container's specification; None for one whose record is gone or broken. This does I/O."""
     try:
         return decode(cri.k8s.containers.get(id).spec)
     except NotFound:
+        return None
+    except MoorageError as error:
+        logger.warning("container %s is shown to NRI plugins without its specification: %s", id, error)
         return None
 
 
 def _process(message: pb.Container, spec: Spec) -> None:
     process = spec["process"]
     message.annotations.update(spec.get("annotations") or {})
-    message.args.extend(process.get("args") or ())
-    message.env.extend(process.get("env") or ())
+    message.args.extend(_texts(process.get("args") or ()))
+    message.env.extend(_texts(process.get("env") or ()))
     for mount in spec.get("mounts") or ():
         message.mounts.add(
             destination=mount["destination"],
@@ -136,7 +142,9 @@ def _linux(message: pb.LinuxContainer, spec: Spec) -> None:
     for key, device in (linux.get("netDevices") or {}).items():
         message.net_devices[key].name = device.get("name", "")
     if linux.get("seccomp"):
-        message.seccomp_policy.CopyFrom(_seccomp(linux["seccomp"]))
+        policy = _seccomp(linux["seccomp"])
+        if policy is not None:
+            message.seccomp_policy.CopyFrom(policy)
     if linux.get("intelRdt"):
         rdt = linux["intelRdt"]
         message.rdt.clos_id.value = rdt.get("closID", "")
@@ -161,7 +169,21 @@ def _device(device: Mapping[str, Any]) -> pb.LinuxDevice:
     return message
 
 
-def _seccomp(policy: Mapping[str, Any]) -> pb.LinuxSeccomp:
+def _texts(texts: Iterable[str]) -> Iterator[str]:
+    """JSON of an image may hold halves of characters, which protobuf refuses."""
+    return (text.encode(errors="replace").decode() for text in texts)
+
+
+def _seccomp(policy: Mapping[str, Any]) -> pb.LinuxSeccomp | None:
+    """None for a profile of the node's that has not the form of the specification: that is for the OCI runtime to say."""
+    try:
+        return _policy(policy)
+    except (KeyError, TypeError, ValueError) as error:
+        logger.debug("a seccomp profile is not shown to NRI plugins: %r", error)
+        return None
+
+
+def _policy(policy: Mapping[str, Any]) -> pb.LinuxSeccomp:
     message = pb.LinuxSeccomp(
         default_action=policy["defaultAction"],
         architectures=policy.get("architectures") or (),

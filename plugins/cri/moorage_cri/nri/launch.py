@@ -39,17 +39,23 @@ class Installed:
 
 
 def installed(folder: str, config_folder: str) -> list[Installed]:
-    """The executable files of a folder, by name. `InvalidArgument` for one that is not named `index-name`, and for a
-    configuration that cannot be read."""
+    """The executable files of a folder, by name. One that is not named `index-name`, or whose configuration cannot be
+    read, is left out, which is logged."""
     found = []
     for path in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
-        if not path.is_file() or not os.access(path, os.X_OK):
-            continue
-        index, dash, name = path.name.partition("-")
-        if not dash or INDEX.fullmatch(index) is None or NAME.fullmatch(name) is None:
-            raise InvalidArgument(f"NRI plugin {path} is not named after an index of two digits and a name")
-        found.append(Installed(str(path), index, name, _configuration(config_folder, index, name)))
+        if path.is_file() and os.access(path, os.X_OK):
+            try:
+                found.append(_installed(path, config_folder))
+            except InvalidArgument as error:
+                logger.error("%s", error)
     return found
+
+
+def _installed(path: Path, config_folder: str) -> Installed:
+    index, dash, name = path.name.partition("-")
+    if not dash or INDEX.fullmatch(index) is None or NAME.fullmatch(name) is None:
+        raise InvalidArgument(f"NRI plugin {path} is not named after an index of two digits and a name")
+    return Installed(str(path), index, name, _configuration(config_folder, index, name))
 
 
 def _configuration(folder: str, index: str, name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 
 class Wishes:
-    """What plugins want of other containers while a call is under way: begun when they say it, and waited for when the
-    call leaves this context, which is to be outside of every lock. What fails is noted, and fails no call."""
+    """What plugins want of other containers while a call is under way. It is begun when they say it; what fails is noted,
+    and fails no call."""
 
     def __init__(self, cri: Cri) -> None:
         self._cri = cri
@@ -42,10 +42,8 @@ class Wishes:
             work = _change(self._cri, updates)
             self._tasks.append(self._cri.background.spawn("updates of containers", work))
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
+    async def granted(self) -> None:
+        """Wait until all of it is done. To be called outside of every lock: a container may be held by who waits for it."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 from contextlib import suppress
 
 from moorage_api.errors import FailedPrecondition, Unavailable
@@ -16,17 +17,18 @@ def listen(path: str) -> socket.socket:
 
     `FailedPrecondition` where another process listens there: its plugins are not to be taken from it. `Unavailable`.
     """
-    _refuse_used(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
+        _refuse_used(path)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         remove(path)
-        before = os.umask(0o177)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(before)
+        # The mode of the descriptor becomes that of the file.
+        os.fchmod(listener.fileno(), 0o600)
+        listener.bind(path)
         listener.listen()
+    except FailedPrecondition:
+        listener.close()
+        raise
     except OSError as error:
         listener.close()
         raise Unavailable(f"NRI socket {path} cannot be made: {error.strerror or error}") from error
@@ -34,9 +36,10 @@ def listen(path: str) -> socket.socket:
 
 
 def remove(path: str) -> None:
-    """Remove the socket; one that is not there does not matter."""
+    """Remove the socket; one that is not there does not matter. Anything else at its place is left alone."""
     with suppress(FileNotFoundError):
-        os.unlink(path)
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
 
 
 def _refuse_used(path: str) -> None:

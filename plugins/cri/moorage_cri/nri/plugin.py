@@ -9,7 +9,14 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from moorage_api.errors import InvalidArgument, MoorageError, PermissionDenied, Unavailable, Unimplemented
+from moorage_api.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    MoorageError,
+    PermissionDenied,
+    Unavailable,
+    Unimplemented,
+)
 from moorage_api.wire import nri_pb2 as pb
 from moorage_cri.nri.connection import Connection, Gone, Hanging, Rubbish
 from moorage_cri.nri.launch import INDEX, NAME, Installed
@@ -170,7 +177,10 @@ class Plugin:
         raise Unimplemented(f"unknown method {method}")
 
     def _register(self, request: pb.RegisterPluginRequest) -> None:
-        """`InvalidArgument` for a name or an index that is none. One that the daemon started keeps the daemon's."""
+        """`InvalidArgument` for a name or an index that is none, `FailedPrecondition` the second time. One that the daemon
+        started keeps the daemon's."""
+        if self.registered.is_set():
+            raise FailedPrecondition(f"the plugin is registered as {self.id}")
         if self._program is None:
             if NAME.fullmatch(request.plugin_name) is None:
                 raise InvalidArgument(f"invalid plugin name {request.plugin_name[:80]!r}")

@@ -64,7 +64,7 @@ class Registry:
 
     async def start(self, domain: Domain, version: str) -> None:
         """Start the installed plugins and wait until each has joined or failed; then let others connect. `version` is
-        the daemon's. `InvalidArgument` for an installed plugin without a proper name or with a broken configuration."""
+        the daemon's."""
         if self._config is None:
             return
         config, self._domain, self._version = self._config, domain, version
