@@ -213,7 +213,7 @@ def test_what_cannot_be_extracted_makes_no_image(case: str, mounted: Path, tmp_p
 
 def test_folders_of_every_size(mounted: Path) -> None:
     """The root and another one, up to where their entries no longer fit beside the inode, or into a block."""
-    for count in range(0, 46):
+    for count in (0, 1, *range(18, 27)):
         names = {f"name-{number:04}" for number in range(count)}
         make(archive(folder("d"), *(file(f"{place}{name}", b"") for name in names for place in ("", "d/"))), mounted)
         assert set(os.listdir(mounted)) == names | {"d"}
@@ -281,7 +281,7 @@ def test_the_root_looks_as_that_of_the_snapshot(mounted: Path) -> None:
 
 def test_any_tree(mounted: Path, tmp_path: Path) -> None:
     """Random archives, with names that meet each other in every way."""
-    for seed in range(15):
+    for seed in range(8):
         chosen = random.Random(seed)
         entries: Entries = []
         for _ in range(60):
