@@ -24,11 +24,12 @@ from moorage_api.linux.mount import unmount_all, unmount_recursive
 from moorage_api.linux.tree import remove_tree
 from moorage_api.mounts import Mount
 from moorage_api.snapshot_tree import Record
-from moorage_api.snapshots import Kind, Usage
+from moorage_api.snapshots import Info, Kind, Usage
 from moorage_snapshotter.image_mount import mount_image
 from moorage_snapshotter.overlay import show, take_root
 
 _TARGET_LABEL = "containerd.io/snapshot.ref"
+_UNPACK_PREFIX = "extract-"
 _LET_GO = syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW
 
 
@@ -56,7 +57,7 @@ class ErofsSnapshotter(FolderSnapshotter):
         take_root(f"{folder}/fs", below, snapshot.info.labels)
         if snapshot.info.kind is Kind.ACTIVE:
             os.mkdir(f"{folder}/work", 0o711)
-            if _TARGET_LABEL in snapshot.info.labels:
+            if _is_for_a_layer(snapshot.info):
                 os.close(os.open(f"{folder}/{MARKER}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
     def describe(self, snapshot: Record) -> list[Mount]:
@@ -136,6 +137,11 @@ class ErofsSnapshotter(FolderSnapshotter):
             if os.stat(target).st_dev == self._device:
                 mount_image(f"{self.folder(id)}/{IMAGE}", target)
         return target
+
+
+def _is_for_a_layer(info: Info) -> bool:
+    """Whether somebody is about to unpack a layer: who says so by the label, or by a key as containerd's clients have it."""
+    return _TARGET_LABEL in info.labels or os.path.basename(info.name).startswith(_UNPACK_PREFIX)
 
 
 def _unlink(path: str) -> None:
