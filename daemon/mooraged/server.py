@@ -40,7 +40,9 @@ class ServerCall:
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
-        return {key: value for key, value in self._context.invocation_metadata() or () if isinstance(value, str)}
+        """The first value of each header: containerd's clients put the one that holds now before those that held."""
+        pairs = list(self._context.invocation_metadata() or ())
+        return {key: value for key, value in reversed(pairs) if isinstance(value, str)}
 
     @cached_property
     def namespace(self) -> str:

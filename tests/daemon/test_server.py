@@ -337,3 +337,11 @@ def test_version_answers_fast(channel: grpc.Channel) -> None:
     times.sort()
     assert times[len(times) // 4] < 0.003
     assert isinstance(times, Sequence)
+
+
+def test_of_a_header_that_is_sent_twice_the_first_holds(channel: grpc.Channel, version: Version) -> None:
+    """containerd's clients put the namespace and the lease of the moment before those that a context had already."""
+    version.answer = lambda call: f"{call.namespace} {call.lease}"
+    headers = [("containerd-namespace", "inner"), ("containerd-lease", "new"), ("other", "x")]
+    headers += [("containerd-namespace", "outer"), ("containerd-lease", "old")]
+    assert ask(channel, metadata=headers) == "inner new"

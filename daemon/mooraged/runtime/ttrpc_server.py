@@ -38,7 +38,7 @@ class _Call:
     """The circumstances of one ttrpc request (`moorage_api.rpc.Call`)."""
 
     def __init__(self, request: ttrpc.RequestReceived) -> None:
-        self.metadata: Mapping[str, str] = dict(request.metadata)
+        self.metadata: Mapping[str, str] = dict(reversed(request.metadata))
         self._timeout = request.timeout
         self._started = asyncio.get_running_loop().time()
 
