@@ -146,7 +146,7 @@ async def test_the_zygote_ends_with_the_daemon_and_the_shims_do_not(crun_node: N
 
 async def test_a_hung_zygote_gives_an_error_in_time(crun_node: Node) -> None:
     """Its spare still serves, for once."""
-    launcher = ZygoteLauncher(start_timeout=4.0)
+    launcher = ZygoteLauncher(start_timeout=7.0)
     for id in ("c", "d", "e"):
         crun_node.bundle(id, "/bin/true")
     crun_node.shims.append(await launcher.start(crun_node.request("c")))

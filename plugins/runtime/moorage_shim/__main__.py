@@ -122,7 +122,7 @@ def _start(arguments: Arguments) -> None:
                 prepare()
                 held = [(listener.fileno(), listener.fileno(), select.POLLIN)]
                 set_name(keeper.NAME)
-                keep(keeper.Keeper([fork_worker], first_state(config, listener.fileno()), held))
+                keep(keeper.Keeper([fork_worker], first_state(config, listener.fileno()), held, []))
     _remember(bundle, SCHEME + path)
     _write(_started(SCHEME + path, bootstrap=params is not None))
 

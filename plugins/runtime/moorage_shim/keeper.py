@@ -30,6 +30,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from moorage_shim.libc import Part
+
     Way = Callable[[int], int]
     """Gets a worker for the other end of a socket, and returns its pid if it is a child of the keeper, else 0."""
 
@@ -51,7 +53,7 @@ MAX_FDS = 250
 NAME = b"moorage-shim"
 
 _FAILED = 1
-_PATIENCE = 3000
+_PATIENCE = 5000
 _PAUSE = 1.0
 _FD = Struct("=i")
 _RIGHTS = _socket.CMSG_SPACE(MAX_FDS * _FD.size)
@@ -59,11 +61,13 @@ _RIGHTS = _socket.CMSG_SPACE(MAX_FDS * _FD.size)
 
 class Keeper:
     """Alternates between rest and work. It begins with `state`, `held` descriptors as (descriptor, number in the worker,
-    events), and the ways to get a worker, the best first. One without a state is a spare: it ends with who may want it.
+    events), and the ways to get a worker, the best first; `code` is what it lets go of at rest (`pages`). One without a state is
+    a spare: it ends with who may want it.
     """
 
-    def __init__(self, ways: Sequence[Way], state: bytes, held: list[tuple[int, int, int]]) -> None:
+    def __init__(self, ways: Sequence[Way], state: bytes, held: list[tuple[int, int, int]], code: list[Part]) -> None:
         self._ways = ways
+        self._code = code
         self._state = state
         self._held = held
         self._exits: list[bytes] = []
@@ -99,6 +103,8 @@ class Keeper:
         for fd, _, events in self._held:
             if events:
                 poll.register(fd, events)
+        for part in self._code:
+            part.let_go()
         while not self._exits:
             for fd, events in poll.poll():
                 if fd != self._wakeup:

@@ -12,7 +12,7 @@ import posix
 import select
 
 from moorage_shim.keeper import HANDED, HEAD, HELD, HELLO, OVER, PIECE, SPAWN, SPAWNED, Keeper
-from moorage_shim.libc import fork
+from moorage_shim.libc import Part, fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 _ROUNDS = 12
 
 
-def warm_up() -> None:
+def warm_up(code: list[Part]) -> None:
     """Be a keeper for a few rounds."""
     read, write = posix.pipe2(posix.O_CLOEXEC)
     posix.write(write, b"x")
-    keeper = Keeper([_worker], b"x", [(read, 3, select.POLLIN), (write, 4, 0)])
+    keeper = Keeper([_worker], b"x", [(read, 3, select.POLLIN), (write, 4, 0)], code)
     keeper.run()
     keeper.close()
 

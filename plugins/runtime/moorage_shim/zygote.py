@@ -19,6 +19,7 @@ from _struct import Struct
 from moorage_shim import libc
 from moorage_shim.holes import fill_holes
 from moorage_shim.keeper import Keeper
+from moorage_shim.pages import find_code
 from moorage_shim.spawning import set_oom_score
 from moorage_shim.warmup import warm_up
 
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     ways = Ways(command)
     prepare()
     ways.open()
-    warm_up()
+    code = find_code()
+    warm_up(code)
     # A shim that ends is reaped by the kernel.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     gc.collect()
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         spare = libc.fork()
         if spare == 0:
             posix.close(read)
-            _keep(ways, control, write)
+            _keep(ways, control, write, code)
         posix.close(write)
         if not _wait(read, control, ways):
             posix.close(control)
@@ -157,11 +159,11 @@ def keep(keeper: Keeper) -> NoReturn:
         posix._exit(1)
 
 
-def _keep(ways: Ways, control: int, zygote: int) -> NoReturn:
+def _keep(ways: Ways, control: int, zygote: int, code: list[libc.Part]) -> NoReturn:
     libc.set_name(_SPARE)
     # What a spare has in its worker: the socket of requests, and the pipe to say that it is taken.
     held = [(control, SPARE_CONTROL, select.POLLIN), (zygote, SPARE_PIPE, 0)]
-    keep(Keeper([ways.ask, ways.run], b"", held))
+    keep(Keeper([ways.ask, ways.run], b"", held, code))
 
 
 def _children() -> set[int]:
