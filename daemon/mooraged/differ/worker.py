@@ -37,6 +37,7 @@ from mooraged.differ.tar.events import LimitError, TarError
 _SWITCH_INTERVAL = 0.0005
 # Seconds; so long does a cancelled extraction go on at most, and its fetch with it.
 _REPORT_INTERVAL = 0.05
+_NICENESS = 5
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -47,6 +48,7 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.umask(0)
+    _give_way()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     syscalls.set_process_name("mooraged-differ")
     service = _Service(replies)
@@ -55,6 +57,13 @@ def main() -> None:
         service.receive(request)
     # At once, whatever other threads are at: their work has no owner any more.
     os._exit(0)
+
+
+def _give_way() -> None:
+    """Work for others: who calls the daemon must not wait for a pull. Within the daemon's cgroup only, where it has one."""
+    os.nice(_NICENESS)
+    # Without the right to wake up before others, which is for what has little to do.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class _Service:

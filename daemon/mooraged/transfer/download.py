@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import aiohttp
 
@@ -149,12 +149,11 @@ class Download:
             raise HostFailure(Unavailable(f"the answer ended at byte {self._offset}"), transient=True)
 
     async def _write(self, batch: list[bytes]) -> None:
-        data = b"".join(batch)
-        batch.clear()
-        if data:
-            await self._threads.run(self._writer.write, data)
-            self._offset += len(data)
-            self._fetched += len(data)
+        if batch:
+            written = await self._threads.run(_write_all, self._writer, batch)
+            batch.clear()
+            self._offset += written
+            self._fetched += written
             self._advance(self._offset)
 
     async def _is_right(self) -> bool:
@@ -168,3 +167,8 @@ class Download:
         await self._threads.run(self._writer.truncate, 0)
         self._offset = 0
         self._advance(0)
+
+
+def _write_all(writer: Writer, pieces: Sequence[bytes]) -> int:
+    """Each piece as it came: put together they would be copied, and no longer be in the processor's cache."""
+    return sum(writer.write(piece) for piece in pieces)

@@ -101,7 +101,9 @@ class _Foreign(Source):
     """One blob at URLs of its own, which belong to no registry."""
 
     def __init__(self, reference: Reference, urls: Sequence[str], repository: Repository) -> None:
-        self._urls = {Host(url.scheme, url.raw_authority, str(url), origin="the manifest"): url for url in _usable(urls)}
+        self._urls = {
+            Host(url.scheme, url.raw_authority, str(url), origin="the manifest"): url for url in _usable(urls)
+        }
         super().__init__(reference, list(self._urls), repository)
 
     @asynccontextmanager
