@@ -135,7 +135,8 @@ def build(folder: Path) -> Graph:
     wanted = [
         r
         for r in found.registrations
-        if r.type not in (PluginType.RUNTIME, PluginType.SHIM, PluginType.TTRPC) and r.uri not in WITHOUT
+        if r.type not in (PluginType.RUNTIME, PluginType.SHIM, PluginType.TTRPC, PluginType.NRI)
+        and r.uri not in WITHOUT
     ]
     itself = Registration(PluginType.INTERNAL, "graph", lambda _: graph)
     configs: dict[str, Any] = {r.uri: r.config() for r in wanted if r.config is not None}
