@@ -15,6 +15,9 @@ from pathlib import Path
 from support.leftovers import CGROUPS, mounts_below, tagged_processes
 
 VARIABLE = "MOORAGE_TEST_SESSION"
+# Where a daemon lives unless it is told otherwise: every daemon of the tests is.
+_DEFAULTS = tuple(Path(path) for path in ("/run/moorage", "/var/lib/moorage", "/etc/moorage", "/run/nri", "/opt/nri"))
+_present: frozenset[Path] = frozenset()
 
 
 def begin() -> Path:
@@ -23,7 +26,13 @@ def begin() -> Path:
     folder = Path("/tmp") / f"mt-{os.environ[VARIABLE]}"
     folder.mkdir(mode=0o755)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    global _present
+    _present = _of_defaults()
     return folder
+
+
+def _of_defaults() -> frozenset[Path]:
+    return frozenset(path for path in _DEFAULTS if path.exists())
 
 
 def new_id() -> str:
@@ -48,6 +57,7 @@ def end(folder: Path) -> list[str]:
     found = [f"process {pid}: {command}" for pid, command in tagged_processes(f"{VARIABLE}={run}").items()]
     found += [f"mount {point}" for point in mounts_below(folder)]
     found += [f"file {path}" for path in folder.iterdir() if not path.name.startswith("pytest-of-")]
+    found += [f"{path}, made on the host" for path in sorted(_of_defaults() - _present)]
     found += _cgroups(run) + _network(run)
     if not mounts_below(folder):
         shutil.rmtree(folder)
