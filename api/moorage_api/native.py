@@ -6,6 +6,7 @@ The restart labels are containerd's own (its restart monitor), so that container
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 import stat
 from collections.abc import Mapping
@@ -48,6 +49,7 @@ NETWORK_OF = "moorage.io/network-of"
 ANONYMOUS_VOLUMES = "moorage.io/anonymous-volumes"
 """The label: the names of the volumes that were made for this container alone, between spaces."""
 
+_STARTED, _OOM = "started", "oom"
 _ANONYMOUS = re.compile("[0-9a-f]{64}")
 _POLICIES = ("no", "always", "on-failure", "unless-stopped")
 
@@ -120,6 +122,35 @@ def in_network_of(container: Container, pid: int) -> Container:
     spec = oci.decode(container.spec)
     oci.set_namespace(spec, "network", f"/proc/{pid}/ns/net")
     return replace(container, spec=oci.encode(spec))
+
+
+def note_start(labels: Mapping[str, str], id: str) -> None:
+    """Note, in a container's own folder, that it is started now. Without such a folder nobody will ask. Blocks."""
+    folder = own_folder(labels, id)
+    if folder:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        pathlib.Path(folder, _OOM).unlink(missing_ok=True)
+        pathlib.Path(folder, _STARTED).touch(mode=0o600)
+
+
+def note_oom(labels: Mapping[str, str], id: str) -> None:
+    """Note that the kernel killed something in it for want of memory. Blocks."""
+    folder = own_folder(labels, id)
+    if folder and os.path.isdir(folder):
+        pathlib.Path(folder, _OOM).touch(mode=0o600)
+
+
+def started_at(labels: Mapping[str, str], id: str) -> int:
+    """When it was started last, Unix nanoseconds; zero where it never was, or nobody noted it."""
+    try:
+        return os.stat(os.path.join(own_folder(labels, id), _STARTED)).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def oom_killed(labels: Mapping[str, str], id: str) -> bool:
+    """Whether memory ran out in it since it was started."""
+    return os.path.exists(os.path.join(own_folder(labels, id), _OOM))
 
 
 def anonymous_volumes(labels: Mapping[str, str]) -> list[str]:

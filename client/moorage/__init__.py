@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from moorage.client import ADDRESS, NAMESPACE, Client, Defaults, connect
     from moorage.container import ContainerHandle
-    from moorage.create import signal_number
     from moorage.events import decode_event
     from moorage.image_config import ResolvedImage
     from moorage.introspection import Plugin, Server, Version
     from moorage.logs import Record, follow, read
     from moorage.options import Bind, ContainerOptions, Tmpfs
     from moorage.process import Output, ProcessHandle, Streams
+    from moorage.signals import signal_number
     from moorage.state import State
     from moorage.stdio import Fifos
     from moorage_api.containers import Container
@@ -107,7 +107,7 @@ _MODULES = {
     "decode_event": "moorage.events",
     "follow": "moorage.logs",
     "read": "moorage.logs",
-    "signal_number": "moorage.create",
+    "signal_number": "moorage.signals",
 }
 
 

@@ -96,6 +96,7 @@ class ContainerHandle:
             await self._clear()
             rootfs = await self._client.snapshots(self.record.snapshotter).mounts(self.record.snapshot_key)
         await self._join_network()
+        await asyncio.to_thread(native.note_start, self.record.labels, self.id)
         await self._want(native.RUNNING)
         try:
             await self._client.tasks.create(self.id, rootfs=rootfs, stdio=stdio, options=self.record.runtime.options)
@@ -295,7 +296,8 @@ class ContainerHandle:
         process = await self.process()
         if process is None or process.status is not Status.RUNNING:
             state = state_of(self.record, process).status
-            raise FailedPrecondition(f"container {self.name} is not running (it is {state})")
+            wrong = "paused: unpause it first" if state == "paused" else f"not running (it is {state})"
+            raise FailedPrecondition(f"container {self.name} is {wrong}")
         spec = oci.decode(self.record.spec)
         request = oci.exec_process(spec, args, env=env, cwd=workdir, terminal=stdio.terminal)
         if user:

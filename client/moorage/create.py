@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from moorage.image_config import ResolvedImage
 from moorage.network.attach import prepare, share
 from moorage.options import EXTENSION, ContainerOptions, pack_options
 from moorage.rootfs import is_root, user_of_mounts
+from moorage.signals import signal_number
 from moorage.spec import build_spec, health_of
 from moorage.sweep import is_abandoned, sweep
 from moorage.unpack import unpack
@@ -188,19 +188,3 @@ async def _store(client: Client, record: Container, options: ContainerOptions) -
                 raise
             record = replace(record, labels={**record.labels, labels.NAME: names.random_name(tries)})
     raise AlreadyExists("no free name was found for the container: give it one")
-
-
-def signal_number(text: str) -> int:
-    """`TERM`, `SIGTERM` or `15` as a number. `InvalidArgument`."""
-    if text.isdecimal() and 0 < int(text) < signal.NSIG:
-        return int(text)
-    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
-    try:
-        return signal.Signals[name].value
-    except KeyError:
-        pass
-    for base, number in (("SIGRTMIN", signal.SIGRTMIN), ("SIGRTMAX", signal.SIGRTMAX)):
-        offset = name.removeprefix(base)
-        if name.startswith(base) and offset.lstrip("+-").isdecimal():
-            return number + int(offset)
-    raise InvalidArgument(f"unknown signal {text!r}: expected a name, as TERM, or a number from 1 to {signal.NSIG - 1}")

@@ -71,6 +71,13 @@ class Cli:
         return Terminal([str(BIN / "moorage"), *words], self.environment, size)
 
 
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[Daemon]:
+    """One daemon for all tests of the client, each of which has a namespace of its own. Some restart it."""
+    with Daemon() as running:
+        yield running
+
+
 _numbers = iter(range(1, 1000))
 
 

@@ -77,7 +77,7 @@ def test_names_are_unique_random_where_none_is_given_and_ids_may_be_short(cli: C
     assert "taken" in names
     assert re.fullmatch(r"[a-z]+_[a-z]+\d*", next(name for name in names if name != "taken"))
     assert json.loads(cli("inspect", second[:10]))[0]["Id"] == second
-    assert cli("inspect", "-f", "{{.Name}} {{.State.Status}}", first[:6]) == "taken created\n"
+    assert cli("inspect", "-f", "{{.Name}} {{.State.Status}}", first[:6]) == "/taken created\n"
     assert cli.call("rm", "nobody").returncode == 1
     assert "no such container: nobody" in cli.call("rm", "nobody", "taken").stderr
     assert cli("ps", "-a", "--format", "{{.Names}}").split() == [name for name in names if name != "taken"]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.each import for_each
+from moorage.cli.each import describe_each, for_each
 from moorage.cli.pairs import joined
 from moorage.cli.units import human_duration, human_size, rfc3339
 from moorage_api.content import Info
@@ -70,21 +70,20 @@ async def abort(app: App, refs: tuple[str, ...]) -> int:
 @click.argument("digests", nargs=-1, required=True, metavar="DIGEST...")
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
-async def inspect(app: App, digests: tuple[str, ...]) -> None:
+async def inspect(app: App, digests: tuple[str, ...]) -> int:
     """Show all that is known of blobs."""
-    found = [await app.client.content.info(digest) for digest in digests]
-    app.describe(
-        [
-            {
-                "Digest": info.digest,
-                "Size": info.size,
-                "Created": rfc3339(info.created_at),
-                "Updated": rfc3339(info.updated_at),
-                "Labels": dict(info.labels),
-            }
-            for info in found
-        ]
-    )
+
+    async def one(digest: str) -> dict[str, Any]:
+        info = await app.client.content.info(digest)
+        return {
+            "Digest": info.digest,
+            "Size": info.size,
+            "Created": rfc3339(info.created_at),
+            "Updated": rfc3339(info.updated_at),
+            "Labels": dict(info.labels),
+        }
+
+    return await describe_each(app, digests, one)
 
 
 @content.command("cat")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from moorage.cli.app import App
 from moorage.cli.errors import FAILURE
@@ -29,6 +30,19 @@ async def for_each(
                 continue
             failed = FAILURE
             app.tell(error)
+    return failed
+
+
+async def describe_each(app: App, names: Sequence[str], describe: Callable[[str], Awaitable[Mapping[str, Any]]]) -> int:
+    """Show all that is known of each name. Of what fails, the user is told. Returns the exit code."""
+    found, failed = [], 0
+    for name in names:
+        try:
+            found.append(await describe(name))
+        except MoorageError as error:
+            failed = FAILURE
+            app.tell(error)
+    app.describe(found)
     return failed
 
 

@@ -15,6 +15,7 @@ from moorage.cli.credentials import stored_credentials
 from moorage.cli.errors import FAILURE, CommandError
 from moorage.cli.output import print_rows, warn
 from moorage.cli.progress import display
+from moorage.cli.references import familiar
 from moorage.cli.units import human_duration, human_size
 from moorage.client import Client
 from moorage.image_config import ResolvedImage, resolve
@@ -182,7 +183,7 @@ async def rmi(app: App, images: tuple[str, ...], force: bool) -> int:
                 if not force:
                     await _check_unused(app.client, name)
                 await app.client.images.delete(name, sync=True)
-                print(f"Untagged: {name}")
+                print(f"Untagged: {familiar(name)}")
         except MoorageError as error:
             if force and isinstance(error, NotFound):
                 continue

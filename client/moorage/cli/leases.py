@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.each import for_each
+from moorage.cli.each import describe_each, for_each
 from moorage.cli.pairs import joined, pairs
 from moorage.cli.units import rfc3339
 from moorage.times import parse_duration
@@ -57,16 +57,17 @@ async def create(app: App, id: str, expires: str, labels: tuple[str, ...]) -> No
 @click.argument("ids", nargs=-1, required=True, metavar="LEASE...")
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
-async def inspect(app: App, ids: tuple[str, ...]) -> None:
+async def inspect(app: App, ids: tuple[str, ...]) -> int:
     """Show leases with what they hold."""
     known = {found.id: found for found in await app.client.leases.list()}
-    found = []
-    for id in ids:
+
+    async def one(id: str) -> dict[str, Any]:
         if id not in known:
             raise NotFound(f"no such lease: {id}")
         held = [{"ID": resource.id, "Type": resource.type} for resource in await app.client.leases.resources(id)]
-        found.append({**_row(known[id]), "Labels": dict(known[id].labels), "Resources": held})
-    app.describe(found)
+        return {**_row(known[id]), "Labels": dict(known[id].labels), "Resources": held}
+
+    return await describe_each(app, ids, one)
 
 
 @lease.command("rm")

@@ -13,8 +13,8 @@ from moorage.cli.errors import CommandError, start_failure
 from moorage.cli.foreground import Console, attach, console_of
 from moorage.cli.terminal import DETACH_KEYS
 from moorage.container import ContainerHandle
-from moorage.create import signal_number
 from moorage.find import find
+from moorage.signals import signal_number
 from moorage_api.errors import MoorageError, NotFound
 
 _CONTAINERS = click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")

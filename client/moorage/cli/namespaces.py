@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.each import for_each
+from moorage.cli.each import describe_each, for_each
 from moorage.cli.pairs import joined, pairs
 from moorage_api.errors import NotFound
 
@@ -31,13 +33,16 @@ async def list_namespaces(app: App) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
-async def inspect(app: App, names: tuple[str, ...]) -> None:
+async def inspect(app: App, names: tuple[str, ...]) -> int:
     """Show their labels."""
     found = await app.client.namespaces.list()
-    for name in names:
+
+    async def one(name: str) -> dict[str, Any]:
         if name not in found:
             raise NotFound(f"no such namespace: {name}")
-    app.describe([{"Name": name, "Labels": found[name]} for name in names])
+        return {"Name": name, "Labels": found[name]}
+
+    return await describe_each(app, names, one)
 
 
 @ns.command("create")

@@ -10,14 +10,13 @@ from typing import Any
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.each import confirmed, for_each
-from moorage.cli.output import print_rows
+from moorage.cli.each import confirmed, describe_each, for_each
 from moorage.cli.pairs import joined, pairs
 from moorage.find import find
 from moorage.network import connect as connecting
 from moorage.network import masquerade
 from moorage.network.attach import networks_of
-from moorage.network.definitions import BUILT_IN, DEFAULT, Network, Networks
+from moorage.network.definitions import BUILT_IN, Network, Networks
 from moorage.network.plan import Attached, Link, Records
 from moorage_api.errors import FailedPrecondition
 
@@ -46,21 +45,15 @@ async def list_networks(app: App, no_trunc: bool) -> None:
         {
             "ID": found.id if no_trunc else found.id[:12],
             "Name": found.name,
-            "Driver": "bridge",
+            "Driver": found.driver,
             "Scope": "local",
+            "Internal": found.internal,
+            "CreatedAt": found.created,
             "Labels": joined(found.labels),
         }
         for found in (await _networks(app)).list()
     ]
-    for name in BUILT_IN:
-        if name != DEFAULT:
-            driver = "null" if name == "none" else name
-            rows.append({"ID": "-" * 12, "Name": name, "Driver": driver, "Scope": "local", "Labels": ""})
-    if app.quiet:
-        for row in rows:
-            print(row["ID"] if set(row["ID"]) != {"-"} else row["Name"])
-        return
-    print_rows(sorted(rows, key=lambda row: row["Name"]), _COLUMNS, app.format)
+    app.show(rows, _COLUMNS, "ID")
 
 
 @network.command("create")
@@ -120,11 +113,15 @@ async def prune_networks(app: App) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NETWORK...")
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
-async def inspect(app: App, names: tuple[str, ...]) -> None:
+async def inspect(app: App, names: tuple[str, ...]) -> int:
     """Show all that is known of networks."""
     networks = await _networks(app)
     attached = Records(networks.place.state).list()
-    app.describe([_shown(networks.get(name), attached, app.client.namespace) for name in names])
+
+    async def one(name: str) -> dict[str, Any]:
+        return _shown(networks.get(name), attached, app.client.namespace)
+
+    return await describe_each(app, names, one)
 
 
 def _shown(found: Network, attached: list[Attached], namespace: str) -> dict[str, Any]:
@@ -133,9 +130,9 @@ def _shown(found: Network, attached: list[Attached], namespace: str) -> dict[str
         "Id": found.id,
         "Created": found.created,
         "Scope": "local",
-        "Driver": "bridge",
+        "Driver": found.driver,
         "EnableIPv6": False,
-        "IPAM": {"Driver": "host-local", "Config": [{"Subnet": found.subnet, "Gateway": found.gateway}]},
+        "IPAM": {"Driver": "host-local", "Config": _ranges(found)},
         "Internal": found.internal,
         "Containers": {
             entry.plan.id: _member(entry, link, found)
@@ -145,6 +142,10 @@ def _shown(found: Network, attached: list[Attached], namespace: str) -> dict[str
         "Options": {"bridge": found.bridge},
         "Labels": dict(found.labels),
     }
+
+
+def _ranges(found: Network) -> list[dict[str, str]]:
+    return [{"Subnet": found.subnet, "Gateway": found.gateway}] if found.subnet else []
 
 
 def _member(entry: Attached, link: Link, found: Network) -> dict[str, str]:

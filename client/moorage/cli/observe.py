@@ -34,6 +34,8 @@ _STATS = {
     "BLOCK I/O": "BlockIO",
     "PIDS": "PIDs",
 }
+_TOP_LEAST = 20
+_OWN_FILES = ("etc/hosts", "etc/resolv.conf")
 _CLEAR = "\x1b[H\x1b[J"
 _WHITEOUT = ".wh."
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -60,7 +62,7 @@ async def top(app: App, container: str, ps_options: tuple[str, ...]) -> None:
         raise CommandError(f"ps shows no PID with these options: {done.stderr.strip() or ' '.join(command)}")
     rows = [line.split(None, len(columns) - 1) for line in lines]
     kept = [dict(zip(columns, row, strict=False)) for row in rows if row[columns.index("PID")] in pids]
-    print_rows(kept, {column: column for column in columns}, app.format)
+    print_rows(kept, {column: column for column in columns}, app.format, _TOP_LEAST)
 
 
 @click.command()
@@ -175,13 +177,14 @@ def _read(value: TypedValue) -> _Used:
 def _stat(id: str, name: str, used: _Used | None, before: _Used | None, pid: int) -> dict[str, str]:
     if used is None:
         dashes = dict.fromkeys(_STATS.values(), "--")
-        return {**dashes, "ID": id, "Name": name, "MemUsage": "-- / --"}
+        return {**dashes, "ID": id, "Container": id, "Name": name, "MemUsage": "-- / --"}
     share = 100 * (used.cpu - before.cpu) / (used.at - before.at) if before and used.at > before.at else 0.0
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = used.limit if 0 < used.limit < total else total
     received, sent = _network(pid)
     return {
         "ID": id,
+        "Container": id,
         "Name": name,
         "CPUPerc": f"{share:.2f}%",
         "MemUsage": f"{binary_size(used.memory)} / {binary_size(limit)}",
@@ -216,6 +219,7 @@ async def diff(app: App, container: str) -> int:
                 file.write(piece)
             file.seek(0)
             names = await asyncio.to_thread(_names, file)
+        names = _without_own_files(names)
         async with layers(leased, handle) as (lower, _):
             shown = await asyncio.to_thread(
                 with_rootfs, read_only(lower), "look up files", lambda root: _kinds(root, names)
@@ -223,6 +227,13 @@ async def diff(app: App, container: str) -> int:
     for kind, name in shown:
         print(kind, name)
     return 0
+
+
+def _without_own_files(names: list[str]) -> list[str]:
+    """Without the files that every container is given, and the folder that is there for their sake alone."""
+    kept = [name for name in names if name not in _OWN_FILES]
+    alone = len(kept) < len(names) and not any(name.startswith("etc/") for name in kept)
+    return [name for name in kept if not (alone and name == "etc")]
 
 
 def _names(file: Any) -> list[str]:

@@ -11,18 +11,21 @@ from typing import Any
 
 from moorage.cli.template import Template
 
-_GAP = 3
+_GAP, _LEAST = 3, 10
+"""Spaces behind the longest cell of a column, and the width of the narrowest column: docker's."""
 _TABLE = "table"
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], format: str = "") -> None:
+def print_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], format: str = "", least: int = _LEAST
+) -> None:
     """Print a list. `columns` maps the headings of the table to fields of the rows.
 
     `format` is empty or `table` for the table, `json` for one object a line, `table TEMPLATE` for a table of the
     template's fields, or a template.
     """
     if format in ("", _TABLE):
-        _print_table([list(columns), *([str(row[field]) for field in columns.values()] for row in rows)])
+        _print_table([list(columns), *([str(row[field]) for field in columns.values()] for row in rows)], least)
     elif format == "json":
         for row in rows:
             print(json.dumps(row, ensure_ascii=False))
@@ -31,7 +34,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], fo
         headings = {field: heading for heading, field in columns.items()}
         lines = [template.render({**template.headings, **_known(headings, template)})]
         lines += [template.render(row) for row in rows]
-        _print_table([line.split("\t") for line in lines])
+        _print_table([line.split("\t") for line in lines], least)
     else:
         template = Template(format)
         for row in rows:
@@ -63,11 +66,11 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _print_table(table: Sequence[Sequence[str]]) -> None:
+def _print_table(table: Sequence[Sequence[str]], least: int) -> None:
     widths = [max(len(row[column]) for row in table if column < len(row)) for column in range(len(table[0]))]
     limit = _width_of_terminal()
     for row in table:
-        cells = [cell.ljust(width + _GAP) for cell, width in zip(row, widths, strict=False)]
+        cells = [cell.ljust(max(width + _GAP, least)) for cell, width in zip(row, widths, strict=False)]
         line = "".join(cells).rstrip()
         print(shorten(line, limit) if limit else line)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shlex
 import time
 from typing import Any
 
@@ -14,14 +13,15 @@ from moorage import labels
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.output import shorten
 from moorage.cli.pairs import joined
-from moorage.cli.units import human_duration, local_time
-from moorage.options import options_of
+from moorage.cli.references import brief
+from moorage.cli.units import human_duration, human_size, local_time
+from moorage.network.attach import networks_of
+from moorage.options import ContainerOptions, options_of
 from moorage.state import State, state_of, uptime
 from moorage.sweep import is_abandoned, sweep
 from moorage_api import health
 from moorage_api.containers import Container
-from moorage_api.errors import InvalidArgument
-from moorage_api.oci import reference as references
+from moorage_api.errors import InvalidArgument, MoorageError
 from moorage_api.oci import spec as oci
 
 _COLUMNS = {
@@ -34,20 +34,21 @@ _COLUMNS = {
     "NAMES": "Names",
 }
 _COMMAND_LENGTH = 20
-_FILTERS = ("id", "name", "label", "status", "image", "health")
+_FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "image", "health", "network", "volume")
 
 
 @click.command()
 @click.option("-a", "--all", is_flag=True, help="Also those that do not run.")
 @click.option("-l", "--latest", is_flag=True, help="Only the newest, in any state.")
 @click.option("-n", "--last", type=int, default=-1, help="Only the newest so many, in any state.")
-@click.option(
-    "-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help="id, name, label, status, image, health."
-)
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(_FILTERS)}.")
+@click.option("-s", "--size", is_flag=True, help="Show what each has written into its file system.")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten.")
 @formatted
 @connected()
-async def ps(app: App, all: bool, latest: bool, last: int, filters: tuple[str, ...], no_trunc: bool) -> None:
+async def ps(
+    app: App, all: bool, latest: bool, last: int, filters: tuple[str, ...], size: bool, no_trunc: bool
+) -> None:
     """List containers."""
     records, processes = await asyncio.gather(app.client.containers.list(), app.client.tasks.list())
     tasks = {process.container_id: process for process in processes}
@@ -62,26 +63,46 @@ async def ps(app: App, all: bool, latest: bool, last: int, filters: tuple[str, .
     found = [pair for pair in found if _passes(*pair, wanted)]
     if count >= 0:
         found = found[:count]
-    rows = [row(record, state, no_trunc=no_trunc) for record, state in found]
-    app.show(rows, _COLUMNS, "ID")
+    sizes = await asyncio.gather(*(_size(app, record) for record, _ in found)) if size else ["0B"] * len(found)
+    rows = [
+        {**_row(record, state, no_trunc=no_trunc), "Size": each}
+        for (record, state), each in zip(found, sizes, strict=True)
+    ]
+    app.show(rows, {**_COLUMNS, "SIZE": "Size"} if size else _COLUMNS, "ID")
 
 
-def row(record: Container, state: State, *, no_trunc: bool = False) -> dict[str, Any]:
+async def _size(app: App, record: Container) -> str:
+    try:
+        return human_size((await app.client.snapshots(record.snapshotter).usage(record.snapshot_key)).size)
+    except MoorageError:
+        # Another client's container, without a snapshot; or it is being removed.
+        return "0B"
+
+
+def _row(record: Container, state: State, *, no_trunc: bool) -> dict[str, Any]:
     """A container as the list shows it; the fields are docker's."""
+    options = options_of(record)
     age = time.time() - record.created_at / 10**9
     command = _command(record)
     return {
         "ID": record.id if no_trunc or labels.NAME not in record.labels else record.id[:12],
-        "Image": _image(record.image),
+        "Image": brief(record.image),
         "Command": json.dumps(command if no_trunc else shorten(command, _COMMAND_LENGTH), ensure_ascii=False),
         "CreatedAt": local_time(record.created_at),
         "RunningFor": f"{human_duration(age)} ago",
         "Status": status_text(state, record.labels.get(health.STATUS, "")),
         "State": state.status,
-        "Ports": _ports(record) if state.running else "",
+        "Ports": ", ".join(map(str, options.publish)) if options and state.running else "",
         "Names": record.labels.get(labels.NAME, ""),
         "Labels": joined(record.labels),
+        "LocalVolumes": str(len(options.volumes) if options else 0),
+        "Mounts": ",".join(_mounted(options)) if options else "",
+        "Networks": ",".join(networks_of(record)) or (options.network if options else ""),
     }
+
+
+def _mounted(options: ContainerOptions) -> list[str]:
+    return [*(volume.name for volume in options.volumes), *(bind.source for bind in options.binds)]
 
 
 def status_text(state: State, condition: str = "") -> str:
@@ -101,28 +122,14 @@ def status_text(state: State, condition: str = "") -> str:
     return text
 
 
-def _ports(record: Container) -> str:
-    options = options_of(record)
-    return ", ".join(map(str, options.publish)) if options else ""
-
-
 def _command(record: Container) -> str:
     try:
         args = oci.decode(record.spec)["process"]["args"]
     except (InvalidArgument, KeyError, TypeError):
         # Another client's container may have a specification of another kind.
         return ""
-    return shlex.join(str(word) for word in args)
-
-
-def _image(name: str) -> str:
-    try:
-        reference = references.parse_exact(name)
-    except InvalidArgument:
-        return name
-    if reference.tag == references.DEFAULT_TAG and not reference.digest:
-        reference = references.Reference(reference.domain, reference.path)
-    return reference.familiar
+    # As docker shows it, for people to read: quotes around what holds spaces, whatever else it holds.
+    return " ".join(f"'{word}'" if " " in str(word) else str(word) for word in args)
 
 
 def _parse_filter(text: str) -> tuple[str, str]:
@@ -148,8 +155,15 @@ def _fits(record: Container, state: State, key: str, value: str) -> bool:
             return state.status == value
         case "health":
             return state.running and record.labels.get(health.STATUS, "none") == value
-        case "image":
-            return value in (record.image, _image(record.image))
+        case "exited":
+            return state.status == "exited" and str(state.exit_status) == value
+        case "network":
+            return value in networks_of(record)
+        case "volume":
+            options = options_of(record)
+            return options is not None and value in _mounted(options)
+        case "image" | "ancestor":
+            return value in (record.image, brief(record.image))
         case _:
             name, equals, wanted = value.partition("=")
             return name in record.labels and (not equals or record.labels[name] == wanted)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.each import for_each
+from moorage.cli.each import describe_each, for_each
 from moorage.cli.output import shorten
 from moorage.cli.pairs import joined
 from moorage.cli.units import human_size, rfc3339
@@ -65,26 +65,25 @@ def _row(info: Info, *, no_trunc: bool) -> dict[str, Any]:
 @_SNAPSHOTTER
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
-async def inspect(app: App, keys: tuple[str, ...], snapshotter: str) -> None:
+async def inspect(app: App, keys: tuple[str, ...], snapshotter: str) -> int:
     """Show all that is known of snapshots, and what they hold themselves."""
     snapshots = await _snapshots(app, snapshotter)
-    found = []
-    for key in keys:
+
+    async def one(key: str) -> dict[str, Any]:
         info, usage = await asyncio.gather(snapshots.stat(key), snapshots.usage(key))
-        found.append(
-            {
-                "Key": info.name,
-                "Parent": info.parent,
-                "Kind": info.kind.name.lower(),
-                "Snapshotter": snapshots.snapshotter,
-                "Created": rfc3339(info.created_at),
-                "Updated": rfc3339(info.updated_at),
-                "Labels": dict(info.labels),
-                "Size": usage.size,
-                "Inodes": usage.inodes,
-            }
-        )
-    app.describe(found)
+        return {
+            "Key": info.name,
+            "Parent": info.parent,
+            "Kind": info.kind.name.lower(),
+            "Snapshotter": snapshots.snapshotter,
+            "Created": rfc3339(info.created_at),
+            "Updated": rfc3339(info.updated_at),
+            "Labels": dict(info.labels),
+            "Size": usage.size,
+            "Inodes": usage.inodes,
+        }
+
+    return await describe_each(app, keys, one)
 
 
 @snapshot.command("mounts")

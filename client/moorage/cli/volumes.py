@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.each import confirmed, for_each
+from moorage.cli.each import confirmed, describe_each, for_each
 from moorage.cli.pairs import pairs
 from moorage.options import options_of
 from moorage.volumes import NamedVolume, Volumes
@@ -73,10 +73,14 @@ async def remove(app: App, names: tuple[str, ...], force: bool) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="VOLUME...")
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
-async def inspect(app: App, names: tuple[str, ...]) -> None:
+async def inspect(app: App, names: tuple[str, ...]) -> int:
     """Show all that is known of volumes."""
     volumes = await _volumes(app)
-    app.describe([_shown(volumes.get(name)) for name in names])
+
+    async def one(name: str) -> dict[str, Any]:
+        return _shown(volumes.get(name))
+
+    return await describe_each(app, names, one)
 
 
 @volume.command("prune")

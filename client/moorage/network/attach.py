@@ -91,7 +91,10 @@ def _write(plan: Plan, options: ContainerOptions) -> None:
     text = ""
     with contextlib.suppress(OSError), open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
         text = file.read()
-    write(os.path.join(plan.folder, RESOLV_CONF), files.resolv_conf(text, options.dns, options.dns_search, options.dns_options))
+    write(
+        os.path.join(plan.folder, RESOLV_CONF),
+        files.resolv_conf(text, options.dns, options.dns_search, options.dns_options),
+    )
 
 
 def _hook(command: str, folder: str) -> dict[str, object]:

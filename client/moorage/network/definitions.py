@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import ipaddress
 import json
 import os
@@ -17,6 +18,7 @@ from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgumen
 
 DEFAULT = "bridge"
 BUILT_IN = (DEFAULT, "host", "none")
+_WITHOUT_CNI = {"host": "host", "none": "null"}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _ENDING = ".conflist"
 _KEY = "moorage"
@@ -48,6 +50,7 @@ class Network:
     created: str = ""
     internal: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+    driver: str = "bridge"
 
 
 class Networks:
@@ -59,8 +62,6 @@ class Networks:
 
     def get(self, name: str) -> Network:
         """By name, or by an id or its beginning. `NotFound`."""
-        if name == DEFAULT:
-            return self._default()
         found = [network for network in self.list() if name and (network.name == name or network.id.startswith(name))]
         exact = [network for network in found if network.name == name]
         if len(exact or found) != 1:
@@ -71,7 +72,8 @@ class Networks:
 
     def list(self) -> list[Network]:
         """All, by name."""
-        return [self._default(), *sorted(_read(self._folder), key=lambda network: network.name)]
+        others = [Network(name, _id(name), "", "", "", driver=driver) for name, driver in _WITHOUT_CNI.items()]
+        return sorted([self._default(), *others, *_read(self._folder)], key=lambda network: network.name)
 
     def create(
         self, name: str, *, subnet: str = "", gateway: str = "", internal: bool = False, labels: Mapping[str, str] = {}
@@ -110,13 +112,17 @@ class Networks:
             raise NotFound(f"no such network: {network.name}") from None
 
     def config(self, network: Network) -> NetworkConfig:
-        """What CNI's plugins are given."""
+        """What CNI's plugins are given. `FailedPrecondition` for a network that is none of CNI's."""
+        if network.name in _WITHOUT_CNI:
+            raise FailedPrecondition(
+                f"no container can be put into the network {network.name}: it is made with it, or not"
+            )
         return of_document(_document(network, self.place.state), network.name)
 
     def _default(self) -> Network:
         pool = ipaddress.IPv4Network(self.place.subnets)
         prefix = next(pool.subnets(new_prefix=_prefix_length(pool)))
-        return Network(DEFAULT, "0" * 63 + "1", self.place.bridge, str(prefix), _gateway("", prefix))
+        return Network(DEFAULT, _id(DEFAULT), self.place.bridge, str(prefix), _gateway("", prefix))
 
     def _free(self, taken: Sequence[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
         pool = ipaddress.IPv4Network(self.place.subnets)
@@ -147,6 +153,11 @@ class Networks:
 def _prefix_length(pool: ipaddress.IPv4Network) -> int:
     """What a network gets of a pool: a /24, or a quarter of a pool that is small."""
     return min(max(_PREFIX, pool.prefixlen + 2), 30)
+
+
+def _id(name: str) -> str:
+    """The id of a network that is always there."""
+    return hashlib.sha256(f"moorage network {name}".encode()).hexdigest()
 
 
 def _document(network: Network, state: str) -> dict[str, Any]:

@@ -23,9 +23,7 @@ def hosts(
     return _LOCAL + "".join(lines)
 
 
-def resolv_conf(
-    of_host: str, servers: Sequence[str], search: Sequence[str] = (), options: Sequence[str] = ()
-) -> str:
+def resolv_conf(of_host: str, servers: Sequence[str], search: Sequence[str] = (), options: Sequence[str] = ()) -> str:
     """The host's own with `servers` in place of its name servers, `search` in place of its domains (`.`: none) and
     `options` in place of its options. Without servers, those of the host that a container can reach (none on the
     loopback), or else public ones."""

@@ -29,12 +29,14 @@ from moorage_api.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from moorage_api.events import Envelope
 from moorage_api.oci import spec as oci
 from moorage_api.runtime import Process, Status, Stdio
 from moorage_api.wire import events_types_pb2
 
 logger = logging.getLogger(__name__)
 
+_TOPICS = ['topic=="/tasks/exit"', 'topic=="/tasks/oom"']
 _PAUSE_FIRST, _PAUSE_LONGEST = 0.1, 60.0
 # One that ran so long (seconds) has recovered: its next restart comes at once again.
 _WELL_AFTER = 10.0
@@ -73,16 +75,27 @@ class Monitor:
     async def _watch(self) -> None:
         while True:
             try:
-                async with aclosing(self._core.events.subscribe(['topic=="/tasks/exit"'])) as exits:
-                    async for envelope in exits:
-                        event = events_types_pb2.TaskExit.FromString(envelope.event.value)
-                        if event.id == event.container_id:
-                            self._look(envelope.namespace, event.container_id)
+                async with aclosing(self._core.events.subscribe(_TOPICS)) as events:
+                    async for envelope in events:
+                        await self._hear(envelope)
             except ResourceExhausted:
                 # Too many exits at once for the queue: look at everything.
                 await self._scan()
             except Unavailable:
                 return
+
+    async def _hear(self, envelope: Envelope) -> None:
+        if envelope.topic == "/tasks/oom":
+            oom = events_types_pb2.TaskOOM.FromString(envelope.event.value)
+            with suppress(NotFound):
+                record = await self._core.run(
+                    self._core.namespaced(envelope.namespace).containers.get, oom.container_id
+                )
+                await self._core.run(native.note_oom, record.labels, record.id)
+            return
+        event = events_types_pb2.TaskExit.FromString(envelope.event.value)
+        if event.id == event.container_id:
+            self._look(envelope.namespace, event.container_id)
 
     async def _scan(self) -> None:
         for namespace in await self._core.run(self._core.namespaces.list):
@@ -170,6 +183,7 @@ class Monitor:
         if native.NAME not in record.labels:
             log = record.labels.get(native.RESTART_LOG, "")
             stdio = Stdio("", log, "" if terminal else log, terminal)
+        await self._core.run(native.note_start, record.labels, record.id)
         await bound.tasks.create(record.id, stdio=stdio)
         await bound.tasks.start(record.id)
         logger.info("started container %s/%s again", bound.namespace, record.id)
