@@ -10,8 +10,10 @@ import pytest
 
 from moorage_api import idmap
 from moorage_api.errors import InvalidArgument
+from moorage_api.linux.mount import mountinfo, temporary_mount
 from moorage_api.mounts import Mount
 from moorage_snapshotter.overlay import OverlaySnapshotter
+from moorage_snapshotter.support import default_options, overlay_problem
 
 
 @pytest.fixture
@@ -81,3 +83,43 @@ def test_a_malformed_mapping_leaves_nothing(snapshotter: OverlaySnapshotter, tmp
         with pytest.raises(InvalidArgument):
             snapshotter.prepare("mapped", "base", labels)
     assert os.listdir(tmp_path / "snapshots") == ["1"]
+
+
+def _super_options(root: str) -> set[str]:
+    [entry] = [entry for entry in mountinfo() if entry.target == root]
+    return set(entry.super_options)
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("volatile", {"volatile", "fsync=volatile"}),
+        ("userxattr", {"userxattr"}),
+        ("index=on", {"index=on"}),
+        ("metacopy=on", {"metacopy=on"}),
+    ],
+)
+def test_options_of_every_mount(tmp_path: Path, option: str, shown: set[str]) -> None:
+    """Changes, deletions and a commit, with each of the options that operators choose."""
+    options = default_options([option])
+    assert overlay_problem(tmp_path, options) == ""
+    snapshotter = OverlaySnapshotter(tmp_path, options)
+    with temporary_mount(snapshotter.prepare("base-active")) as root:
+        for name in ("kept", "gone", "mode"):
+            Path(root, name).write_text(name)
+    snapshotter.commit("base", "base-active")
+    with temporary_mount(snapshotter.prepare("key", "base")) as root:
+        assert shown & _super_options(root)
+        Path(root, "gone").unlink()
+        Path(root, "mode").chmod(0o600)
+        Path(root, "new").write_text("new")
+    snapshotter.commit("top", "key")
+    for make, key in ((snapshotter.view, "view"), (snapshotter.prepare, "again")):
+        with temporary_mount(make(key, "top")) as root:
+            assert {path.name: path.read_text() for path in Path(root).iterdir()} == {
+                "kept": "kept",
+                "mode": "mode",
+                "new": "new",
+            }
+            assert Path(root, "mode").stat().st_mode & 0o777 == 0o600
+    snapshotter.close()

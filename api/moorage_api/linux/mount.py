@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from moorage_api.linux import idmapped, syscalls
+from moorage_api.linux.tall_overlay import attach_tree, mount_tall
 from moorage_api.linux.thread import in_own_thread
 from moorage_api.mounts import Mount
 
@@ -238,23 +239,18 @@ def _attach(request: Mount, target: str, namespace: int | None = None) -> MountO
     parsed = parse_options(options)
     data = ",".join(parsed.data)
     if len(os.fsencode(data)) >= _PAGE:
-        raise OSError(errno.E2BIG, f"{len(data)} bytes of mount options, a page is the most", target)
+        if request.type != "overlay":
+            raise OSError(errno.E2BIG, f"{len(data)} bytes of mount options, a page is the most", target)
+        parsed = parse_options(request.options)
+        mount_tall(parsed.data, parsed.flags, target)
+        return parsed
     if not parsed.flags & syscalls.MS_REMOUNT or data:
         _mount_from(base, request.source, target, request.type, parsed.flags, data)
     return parsed
 
 
 def _attach_mapped(request: Mount, target: str, namespace: int | None) -> MountOptions:
-    tree = idmapped.open_mapped(request, mount, namespace)
-    try:
-        # Opened, since unlike mount(2) the call follows no link, which `/proc/self/fd` has.
-        place = os.open(target, os.O_PATH | os.O_CLOEXEC)
-        try:
-            syscalls.move_mount(tree, "", place)
-        finally:
-            os.close(place)
-    finally:
-        os.close(tree)
+    attach_tree(idmapped.open_mapped(request, mount, namespace), target)
     return parse_options(idmapped.without_mapping(request).options)
 
 

@@ -74,6 +74,12 @@ MOUNT_ATTR_IDMAP = 0x00100000
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
+_FSOPEN_CLOEXEC = 1
+_FSMOUNT_CLOEXEC = 1
+_FSCONFIG_SET_FLAG = 0
+_FSCONFIG_SET_STRING = 1
+_FSCONFIG_CMD_CREATE = 6
+
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
@@ -82,6 +88,9 @@ PR_SET_NO_NEW_PRIVS = 38
 
 _NR_OPEN_TREE = 428
 _NR_MOVE_MOUNT = 429
+_NR_FSOPEN = 430
+_NR_FSCONFIG = 431
+_NR_FSMOUNT = 432
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
 
@@ -182,6 +191,55 @@ def move_mount(tree: int, target: StrOrBytesPath, dirfd: int = AT_FDCWD) -> None
     )
     if result != 0:
         raise _error(target)
+
+
+class FileSystemContext:
+    """A file system about to be mounted (fsopen(2)): options one at a time, each of any length. `OSError` has what the
+    kernel says of it."""
+
+    def __init__(self, fstype: str) -> None:
+        self._type = fstype
+        self._fd = _libc.syscall(_NR_FSOPEN, ctypes.c_char_p(fstype.encode()), _FSOPEN_CLOEXEC)
+        if self._fd < 0:
+            raise _error(fstype)
+
+    def set(self, key: str, value: str | None = None) -> None:
+        """Set an option; None for one that is a word alone."""
+        if value is None:
+            self._configure(_FSCONFIG_SET_FLAG, key.encode(), None)
+        else:
+            self._configure(_FSCONFIG_SET_STRING, key.encode(), os.fsencode(value))
+
+    def mount(self, attributes: int = 0) -> int:
+        """Make the file system; returns the descriptor of a mount of it that is attached nowhere. `attributes` are
+        `MOUNT_ATTR_…`."""
+        self._configure(_FSCONFIG_CMD_CREATE, None, None)
+        fd = _libc.syscall(_NR_FSMOUNT, self._fd, _FSMOUNT_CLOEXEC, ctypes.c_uint(attributes))
+        if fd < 0:
+            raise self._failure()
+        return int(fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _configure(self, command: int, key: bytes | None, value: bytes | None) -> None:
+        if _libc.syscall(_NR_FSCONFIG, self._fd, command, ctypes.c_char_p(key), ctypes.c_char_p(value), 0) != 0:
+            raise self._failure(os.fsdecode(b"=".join(part for part in (key, value) if part)))
+
+    def _failure(self, option: str = "") -> OSError:
+        """The error of the last call, with what the context says of it."""
+        number = ctypes.get_errno()
+        said = [part for part in (os.strerror(number), option) if part]
+        while message := self._message():
+            said.append(message)
+        return OSError(number, "; ".join(said), self._type)
+
+    def _message(self) -> str:
+        try:
+            return os.read(self._fd, 4096).decode("utf-8", "replace").strip()
+        except OSError:
+            # ENODATA: there are no more.
+            return ""
 
 
 def mount_setattr(
