@@ -24,17 +24,22 @@ def listing(root: str | Path) -> Listing:
     are the same file. The root itself, which belongs to the snapshotter, is left out."""
     found: dict[str, tuple[os.stat_result, tuple[object, ...]]] = {}
     same: dict[tuple[int, int], list[str]] = {}
+    phantoms: Listing = {}
     top = os.fsencode(root)
     for folder, folders, files in os.walk(top):
         for name in (*folders, *files):
             path = os.path.join(folder, name)
             relative = os.path.relpath(path, top).decode("utf-8", "backslashreplace")
-            status = os.lstat(path)
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                phantoms[relative] = ("listed, and not there",)
+                continue
             found[relative] = status, (*_status(status), _content(path, status), _attributes(path))
             if not stat.S_ISDIR(status.st_mode):
                 same.setdefault((status.st_dev, status.st_ino), []).append(relative)
     names = {name: tuple(sorted(paths)) for paths in same.values() for name in paths}
-    return {name: (*entry, names.get(name, (name,))) for name, (_, entry) in sorted(found.items())}
+    return phantoms | {name: (*entry, names.get(name, (name,))) for name, (_, entry) in sorted(found.items())}
 
 
 def differences(one: Listing, other: Listing) -> list[str]:

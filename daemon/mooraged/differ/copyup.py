@@ -15,22 +15,21 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def find_below(lower: Sequence[str], path: bytes) -> int | None:
-    """A descriptor (`O_PATH`) of what the layers `lower`, the uppermost first, show at `path`; None where that is nothing,
-    or a folder."""
+    """A descriptor (`O_PATH`) of what the layers `lower`, the uppermost first, show at `path`; None where that is nothing."""
     for root in lower:
         found = open_below(root, path)
         if found is not None:
             status = os.fstat(found)
-            if stat.S_ISDIR(status.st_mode) or (stat.S_ISCHR(status.st_mode) and status.st_rdev == 0):
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
                 os.close(found)
                 return None
             return found
-        if _hides(root, path):
+        if hides(root, path):
             return None
     return None
 
 
-def _hides(root: str, path: bytes) -> bool:
+def hides(root: str, path: bytes) -> bool:
     """Whether the layer hides what those below it have at `path`, though it has nothing there itself."""
     parent = path.rpartition(b"/")[0]
     while parent:

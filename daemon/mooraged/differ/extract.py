@@ -7,8 +7,8 @@ import os
 import stat
 from collections.abc import Sequence
 
-from mooraged.differ.copyup import copy_up, find_below
-from mooraged.differ.folders import Folders, clean, open_below
+from mooraged.differ.copyup import copy_up, find_below, hides
+from mooraged.differ.folders import Folders, clean
 from mooraged.differ.limits import Limits
 from mooraged.differ.sink import DEVICE_MAX, Sink, entry_name, may_be_set, time_of
 from mooraged.differ.tar.events import Data, Entry, TarError, Type
@@ -43,6 +43,7 @@ class Extractor(Sink[int]):
             },
         )
         self._folders = Folders(root, self._folder_made, self._folder_opened)
+        self._root = root
         self._whiteouts = whiteouts
         self._lower = lower
         self._apart = apart
@@ -192,6 +193,8 @@ class Extractor(Sink[int]):
         if found is None:
             return False
         try:
+            if stat.S_ISDIR(os.fstat(found).st_mode):
+                return False
             self._copied += copy_up(found, self._folders.make(parent), name, self._limits.max_size - self._copied)
         finally:
             os.close(found)
@@ -252,20 +255,17 @@ class Extractor(Sink[int]):
     def _folder_made(self, path: bytes, fd: int, name: bytes) -> None:
         """A folder that the archive has files in, and no entry (yet): as it is in the layers below, if it is there."""
         self._whiteouts.made(fd, name)
-        for root in self._lower:
-            found = open_below(root, path)
-            if found is None:
-                continue
-            try:
-                attributes = os.fstat(found)
-                if not stat.S_ISDIR(attributes.st_mode):
-                    return
+        found = None if hides(self._root, path) else find_below(self._lower, path)
+        if found is None:
+            self.incomplete = True
+            return
+        try:
+            attributes = os.fstat(found)
+            if stat.S_ISDIR(attributes.st_mode):
                 self._copy_attributes(found, attributes, fd, name)
                 self._times[path] = attributes.st_mtime_ns
-            finally:
-                os.close(found)
-            return
-        self.incomplete = True
+        finally:
+            os.close(found)
 
     def _copy_attributes(self, source: int, attributes: os.stat_result, fd: int, name: bytes) -> None:
         os.chown(name, attributes.st_uid, attributes.st_gid, dir_fd=fd, follow_symlinks=False)

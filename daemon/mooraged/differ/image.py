@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from moorage_api.erofs import layout
 from moorage_api.erofs.folder import folder_node
 from moorage_api.erofs.image import ImageWriter, Node
-from mooraged.differ.folders import clean, open_below
+from mooraged.differ.copyup import find_below
+from mooraged.differ.folders import clean
 from mooraged.differ.limits import Limits
 from mooraged.differ.sink import Sink, may_be_set, time_of
 from mooraged.differ.tar.events import Data, Entry, LimitError, TarError, Type
@@ -235,19 +236,17 @@ class ImageSink(Sink[Node]):
         return node
 
     def _below(self, path: bytes) -> Node | None:
-        for root in self._lower:
-            found = open_below(root, path)
-            if found is None:
-                continue
-            try:
-                if not stat.S_ISDIR(os.fstat(found).st_mode):
-                    return None
-                node = folder_node(f"/proc/self/fd/{found}")
-            finally:
-                os.close(found)
-            node.xattrs = {key: value for key, value in (node.xattrs or {}).items() if may_be_set(key)}
-            return node
-        return None
+        found = find_below(self._lower, path)
+        if found is None:
+            return None
+        try:
+            if not stat.S_ISDIR(os.fstat(found).st_mode):
+                return None
+            node = folder_node(f"/proc/self/fd/{found}")
+        finally:
+            os.close(found)
+        node.xattrs = {key: value for key, value in (node.xattrs or {}).items() if may_be_set(key)}
+        return node
 
     def _spread(self, node: Node, begin: int, regions: list[tuple[int, int]]) -> None:
         """Give a file with holes room of its own, where the holes are holes of the image."""
