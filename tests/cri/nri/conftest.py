@@ -1,4 +1,4 @@
-"""Fixtures of the tests of NRI: plugins of the module's daemon, and a pod to make containers in."""
+"""Fixtures of the tests of NRI: plugins of the shared daemon, and a pod to make containers in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ import pytest
 from support.cri import CriClient
 from support.daemon import Daemon
 from support.nri import Join, NriPlugin, Pod
+
+
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[Daemon]:
+    """One daemon for all of these modules, in place of one for each."""
+    with Daemon() as running:
+        yield running
 
 
 @pytest.fixture

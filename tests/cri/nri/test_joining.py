@@ -11,6 +11,7 @@ import pytest
 
 from moorage_api.errors import DeadlineExceeded, InvalidArgument, MoorageError, Unavailable
 from moorage_api.wire import nri_pb2 as pb
+from support.cri import CriClient
 from support.daemon import Daemon
 from support.nri import PLUGIN, Join, NriPlugin, Pod
 
@@ -121,6 +122,24 @@ def _check(plugin: NriPlugin) -> None:
             assert [name for name in story if name != "PostCreateContainer"] == whole[2:], (plugin.name, id)
         else:
             assert story == whole[4:], (plugin.name, id)
+
+
+def test_a_restart_of_the_daemon(join: Join, pod: Pod, shared_daemon: Daemon, cri: CriClient) -> None:
+    """Plugins join anew, and find what ran on; what they are told goes on from there."""
+    before = join()
+    running, ending = pod.start(), pod.start("sh", "-c", "while [ ! -e /stop ]; do sleep 0.01; done")
+    shared_daemon.kill()
+    assert before.closed.wait(10)
+    shared_daemon.start()
+    cri.wait_ready()
+    after = join()
+    assert {each.id for each in after.wait_for("Synchronize").containers} == {running, ending}
+    pod.output(ending, "touch", "/stop")
+    after.wait_for("StopContainer", lambda request: request.container.id == ending)
+    pod.cri.stop_pod(pod.id)
+    pod.cri.remove_pod(pod.id)
+    assert after.story(running) == after.story(ending) == ["StopContainer", "RemoveContainer"]
+    assert after.story(pod.id) == ["StopPodSandbox", "RemovePodSandbox"]
 
 
 class TestLeaving:

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def create(request):
     entry = pb.KeyValue(key="PLUGIN", value=os.environ["NRI_PLUGIN_NAME"] + ":" + plugin.configuration.config)
     return pb.CreateContainerResponse(adjust=pb.ContainerAdjustment(env=[entry]))
 
+with open(sys.argv[0] + ".pid", "w") as file:
+    file.write(str(os.getpid()))
 trunk = socket.socket(fileno=int(os.environ["NRI_PLUGIN_SOCKET"]))
 plugin = NriPlugin(trunk, "x", "99", CreateContainer=create)
 plugin.register()
@@ -63,6 +66,7 @@ def shared_daemon() -> Iterator[Daemon]:
         ("06-broken", "no program at all"),
         ("07-silent", "#!/bin/sh\nexec sleep 1000\n"),
         ("08-short", "#!/bin/sh\nexit 1\n"),
+        ("09-stubborn", "#!/bin/sh\ntrap '' TERM\necho $$ > $0.pid\nwhile :; do sleep 1; done\n"),
         ("misnamed", "#!/bin/sh\n"),
     ):
         (folder / name).write_text(text)
@@ -71,7 +75,7 @@ def shared_daemon() -> Iterator[Daemon]:
     (daemon.folder / "nri-conf").mkdir()
     (daemon.folder / "nri-conf" / "launched.conf").write_text("by its name")
     (daemon.folder / "nri-conf" / "05-launched.conf").write_text("its own")
-    configure(daemon, "plugin_registration_timeout = 2.0")
+    configure(daemon, "plugin_registration_timeout = 4.0")
     configure(daemon, f'cdi_spec_dirs = ["{daemon.folder}/cdi"]', CRI)
     with daemon:
         yield daemon
@@ -111,7 +115,7 @@ def test_installed_plugins_take_part(needed: NriPlugin, pod: Pod, shared_daemon:
     log = shared_daemon.log()
     assert "06-broken cannot be started" in log
     assert "misnamed is not named after an index" in log
-    assert "NRI plugin 07-silent cannot join: it did not register within 2 s" in log
+    assert "NRI plugin 07-silent cannot join: it did not register within 4 s" in log
     assert "NRI plugin 08-short cannot join: it left before it had registered" in log
 
 
@@ -184,20 +188,13 @@ class TestAValidatorOfOthers:
             pod.create()
 
 
-def test_installed_plugins_end_with_the_daemon() -> None:
-    daemon = Daemon()
-    configure(daemon, "plugin_registration_timeout = 0.5")
-    folder = daemon.folder / "nri-plugins"
-    folder.mkdir()
-    # It does not care for signals, and must be killed.
-    program = folder / "01-stubborn"
-    program.write_text("#!/bin/sh\ntrap '' TERM\necho $$ > $0.pid\nwhile :; do sleep 1000; done\n")
-    program.chmod(0o755)
-    with daemon:
-        pid = int((folder / "01-stubborn.pid").read_text())
-        assert daemon.stop() == 0
-        assert not os.path.exists(f"/proc/{pid}")
-        assert not os.path.exists(daemon.nri_socket)
+def test_one_that_does_not_end_is_killed(shared_daemon: Daemon) -> None:
+    """It has never registered, and does not heed the signal that asks it to end."""
+    pid = int((shared_daemon.folder / "nri-plugins" / "09-stubborn.pid").read_text())
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_socket_in_use_is_left_to_its_owner(shared_daemon: Daemon) -> None:
@@ -212,3 +209,12 @@ def test_a_socket_in_use_is_left_to_its_owner(shared_daemon: Daemon) -> None:
         with CriClient(other.address) as cri:
             cri.wait_ready()
     assert os.path.exists(shared_daemon.nri_socket)
+
+
+def test_installed_plugins_end_with_the_daemon(shared_daemon: Daemon) -> None:
+    """The last of this module: its daemon is not started again."""
+    pid = int((shared_daemon.folder / "nri-plugins" / "05-launched.pid").read_text())
+    assert os.path.exists(f"/proc/{pid}")
+    assert shared_daemon.stop() == 0
+    assert not os.path.exists(f"/proc/{pid}")
+    assert not os.path.exists(shared_daemon.nri_socket)

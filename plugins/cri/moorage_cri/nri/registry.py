@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
-from moorage_api.errors import MoorageError
+from moorage_api.errors import MoorageError, Unavailable
 from moorage_api.wire import nri_pb2 as pb
 from moorage_cri.background import Background
 from moorage_cri.concurrency import finish
@@ -69,11 +69,7 @@ class Registry:
             return
         config, self._domain, self._version = self._config, domain, version
         found = await asyncio.to_thread(installed, config.plugin_path, config.plugin_config_path)
-        for each in found:
-            try:
-                await self._launch(each)
-            except MoorageError as error:
-                logger.error("%s", error)
+        await asyncio.gather(*(self._launch(each) for each in found))
         if self._listener is not None:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_unix_server(self._connected, sock=self._listener)
@@ -98,8 +94,13 @@ class Registry:
         return plugin.connection
 
     async def _launch(self, program: Installed) -> None:
-        """Start a plugin, and return when it has joined or failed. `Unavailable` where it cannot be started."""
-        process, joined = Process(program), asyncio.Event()
+        """Start a plugin, and return when it has joined or failed."""
+        try:
+            process = Process(program)
+        except Unavailable as error:
+            logger.error("%s", error)
+            return
+        joined = asyncio.Event()
         plugin = self._plugin(program)
         loop = asyncio.get_running_loop()
         await loop.connect_accepted_socket(lambda: plugin.connection, process.ours)
