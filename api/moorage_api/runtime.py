@@ -92,7 +92,8 @@ class TaskManager(Protocol):
         """Add a process (an OCI `process` as JSON); `start` starts it. `AlreadyExists`, `NotFound`."""
 
     async def kill(self, container_id: str, signal: int, exec_id: str = "", *, all: bool = False) -> None:
-        """Send a signal, to every process of the container with `all`. `NotFound` also when it has exited."""
+        """Send a signal, to every process of the container with `all`; SIGKILL to an exec with `all` ends what that has
+        started, too, where the shim can. `NotFound` also when it has exited."""
 
     async def delete(self, container_id: str, exec_id: str = "") -> Exit:
         """Forget a stopped (or never started) process and release all it held; returns how it ended.

@@ -106,21 +106,6 @@ def test_a_pod_whose_shim_died_is_not_ready(daemon: Daemon, client: CriClient, b
     until(lambda: not [path for path in leases.iterdir() if path.name[0].isdigit()])
 
 
-def test_a_pod_whose_shim_hangs_can_be_removed(daemon: Daemon, client: CriClient, busybox: str) -> None:
-    config, other = pod_config(), pod_config(network=cri_pb2.NODE)
-    pod, healthy = client.run_pod(config), client.run_pod(other)
-    client.start(pod, config, container_config(busybox, "sleep", "1000"))
-    shim = json.loads(client.PodSandboxStatus(pod_sandbox_id=pod, verbose=True).info["info"])["pid"]
-    os.kill(shim, signal.SIGSTOP)
-    started = time.monotonic()
-    assert len(client.ListPodSandbox().items) == 2
-    assert client.PodSandboxStatus(pod_sandbox_id=healthy).status.state == cri_pb2.SANDBOX_READY
-    assert time.monotonic() - started < 1
-    client.StopPodSandbox(pod_sandbox_id=pod)
-    client.RemovePodSandbox(pod_sandbox_id=pod)
-    assert time.monotonic() - started < 30
-
-
 def test_a_kill_in_the_middle_leaves_nothing(daemon: Daemon, client: CriClient, busybox: str) -> None:
     conf = daemon.folder / "cni/conf/10-bridge.conflist"
     network = json.loads(conf.read_text())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from moorage_api.cgroups import Group, locate
 from moorage_api.cgroups.flatfiles import read_file
-from moorage_shim.processes import kill_quietly
+from moorage_shim.processes import kill_quietly, parent_of
 
 ROOT = "/sys/fs/cgroup"
 UNIFIED = "/sys/fs/cgroup/unified"
@@ -34,6 +34,18 @@ class Cgroup(Group):
                 kill_quietly(pid, signal.SIGKILL)
             seen |= fresh
         self.freeze(False)
+
+    def kill_family(self, pid: int) -> None:
+        """SIGKILL a process of the group and all that descend from it, stopped before so that none can fork away. What
+        had left the family before is not found."""
+        family = [pid]
+        kill_quietly(pid, signal.SIGSTOP)
+        while fresh := [each for each in self.pids() if each not in family and parent_of(each) in family]:
+            for each in fresh:
+                kill_quietly(each, signal.SIGSTOP)
+            family += fresh
+        for each in family:
+            kill_quietly(each, signal.SIGKILL)
 
     def freeze(self, frozen: bool) -> None:
         """Freeze or thaw; nothing where the freezer is missing."""

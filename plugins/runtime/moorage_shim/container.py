@@ -117,10 +117,18 @@ class Container:
         self.host.publish("exec-added", events.TaskExecAdded(container_id=self.id, exec_id=exec_id))
 
     async def kill(self, exec_id: str, number: int, *, all: bool) -> None:
-        """Send a signal. A frozen container is thawed for SIGKILL, or it would never die."""
+        """Send a signal. A frozen container is thawed for SIGKILL, or it would never die.
+
+        `all` means every process of the container, and with SIGKILL to an exec what that has started.
+        """
         process = self.process(exec_id)
         process.check("kill")
-        if not self.runtime.direct and not exec_id:
+        if exec_id and all and number == signal.SIGKILL:
+            process.signal(signal.SIGSTOP, self.host.pid)
+            self.cgroup.kill_family(process.pid)
+        elif exec_id:
+            process.signal(number, self.host.pid)
+        elif not self.runtime.direct:
             await self.runtime.kill(self.id, number, all=all)
         elif all and number == signal.SIGKILL and self.cgroup.folders:
             self.cgroup.kill()

@@ -65,10 +65,10 @@ async def sweep_commands(cri: Cri) -> None:
 
 
 async def discard(cri: Cri, id: str, exec_id: str) -> None:
-    """Kill the process, and forget it."""
+    """Kill the process with all that it has started, and forget it."""
     tasks = cri.k8s.tasks
     with suppress(NotFound):
-        await tasks.kill(id, signal.SIGKILL, exec_id)
+        await tasks.kill(id, signal.SIGKILL, exec_id, all=True)
     try:
         async with asyncio.timeout(_KILL_SECONDS):
             await tasks.wait(id, exec_id)
