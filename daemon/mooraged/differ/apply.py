@@ -17,6 +17,7 @@ from mooraged.differ.extract import Extractor
 from mooraged.differ.growing import GrowingFile, Growth
 from mooraged.differ.image import ImageSink
 from mooraged.differ.messages import Apply
+from mooraged.differ.settling import Settling
 from mooraged.differ.sink import Sink
 from mooraged.differ.tar.events import LimitError
 from mooraged.differ.tar.reader import Reader
@@ -118,7 +119,8 @@ class _Extraction(threading.Thread):
     def _unpack(self) -> None:
         request = self._request
         with target(request.mounts, request.scratch, apart=request.apart) as place:
-            self._extract(Extractor(place.root, place.whiteouts, request.limits, place.lower, apart=request.apart))
+            extractor = Extractor(place.root, place.whiteouts, request.limits, place.lower, apart=request.apart)
+            self._extract(extractor, place.root)
             if request.sync:
                 _sync(place.root)
 
@@ -128,30 +130,35 @@ class _Extraction(threading.Thread):
         upper, lower = overlay_option(mount, "upperdir"), overlay_option(mount, "lowerdir")
         with new_image(folder) as fd:
             sink = ImageSink(fd, upper or mount.source, request.limits, lower.split(":") if lower else ())
-            self._extract(sink, sink.append)
+            self._extract(sink, folder, sink.append)
             if request.sync:
                 os.fsync(fd)
             if self._complete:
                 keep_image(fd, folder)
 
-    def _extract(self, sink: Sink[Any], append: Callable[[memoryview], None] | None = None) -> None:
-        """Have `sink` take the archive, and `append` its bytes."""
-        reader = Reader()
-        take = sink.take
+    def _extract(self, sink: Sink[Any], folder: str, append: Callable[[memoryview], None] | None = None) -> None:
+        """Have `sink`, which fills `folder`, take the archive, and `append` its bytes."""
         try:
-            while (filled := self._filled.get()) is not None:
-                buffer, count = filled
-                if append is not None:
-                    append(buffer[:count])
-                for event in reader.receive(buffer[:count]):
-                    take(event)
-                self._free.put(buffer)
-            if self._complete:
-                reader.finish()
-                sink.finish()
+            with Settling(folder, wanted=self._request.settle) as settling:
+                self._feed(sink, settling, append)
         finally:
             sink.close()
         self.incomplete = sink.incomplete
+
+    def _feed(self, sink: Sink[Any], settling: Settling, append: Callable[[memoryview], None] | None) -> None:
+        reader = Reader()
+        take = sink.take
+        while (filled := self._filled.get()) is not None:
+            buffer, count = filled
+            if append is not None:
+                append(buffer[:count])
+            for event in reader.receive(buffer[:count]):
+                take(event)
+            self._free.put(buffer)
+            settling.passed(count)
+        if self._complete:
+            reader.finish()
+            sink.finish()
 
 
 def _sync(root: str) -> None:

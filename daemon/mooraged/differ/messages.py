@@ -17,7 +17,8 @@ _LENGTH = struct.Struct(">I")
 
 class Apply(msgspec.Struct, frozen=True, tag=True):
     """Extract the layer in the file `path`, of `size` bytes, onto `mounts`. Answer: `Extracting` now and then, then `Done`
-    or `Failed`. `grows`: of the file only as much is there as `Grown` says that follow."""
+    or `Failed`. `grows`: of the file only as much is there as `Grown` says that follow. `settle`: begin to bring files to
+    disk before all are there."""
 
     path: str
     mounts: list[Mount]
@@ -27,6 +28,7 @@ class Apply(msgspec.Struct, frozen=True, tag=True):
     sync: bool = False
     apart: bool = False
     grows: bool = False
+    settle: bool = True
 
 
 class Grown(msgspec.Struct, frozen=True, tag=True):

@@ -40,6 +40,13 @@ class DifferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_depth: Annotated[int, msgspec.Meta(ge=1, le=2048, description="The most names in a path of a layer.")] = (
         _DEFAULT.max_depth
     )
+    early_sync: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Begin to bring the files of a large layer to disk while it is unpacked: a durable pull ends "
+            "sooner. Of no use where the snapshotter is not durable."
+        ),
+    ] = True
 
 
 def init(context: InitContext[DifferConfig]) -> WalkingDiffer:
@@ -56,7 +63,7 @@ def init(context: InitContext[DifferConfig]) -> WalkingDiffer:
         max_depth=config.max_depth,
     )
     context.platforms.append(default_platform())
-    return WalkingDiffer(pool, limits, context.state)
+    return WalkingDiffer(pool, limits, context.state, settle=config.early_sync)
 
 
 @hookimpl

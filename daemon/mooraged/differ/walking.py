@@ -25,18 +25,20 @@ _COPY_CHUNK = 1 << 20
 
 
 class WalkingDiffer:
-    """Layers in and out of snapshots. `scratch` is a folder of its own, for mount points and copies that last a call."""
+    """Layers in and out of snapshots. `scratch` is a folder of its own, for mount points and copies that last a call; with
+    `settle` the files of large layers are on their way to the disk while the layer is still extracted."""
 
-    def __init__(self, pool: WorkerPool, limits: Limits, scratch: Path) -> None:
+    def __init__(self, pool: WorkerPool, limits: Limits, scratch: Path, *, settle: bool = True) -> None:
         self._pool = pool
         self._limits = limits
         self._scratch = str(scratch)
+        self._settle = settle
 
     def apply(
         self, content: ContentStore, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool = False
     ) -> Descriptor:
         with self._blob(content, layer) as (path, size):
-            return self._extract(layer, Apply(path, list(mounts), self._limits, self._scratch, size, sync=sync)).layer
+            return self._extract(layer, self._request(path, size, mounts, sync=sync)).layer
 
     def extract(
         self,
@@ -50,12 +52,22 @@ class WalkingDiffer:
     ) -> Extracted:
         """See `moorage_api.differ.Extracts.extract`."""
         if arriving is not None:
-            path = str(arriving.path)
-            request = Apply(path, list(mounts), self._limits, self._scratch, layer.size, apart=apart, grows=True)
+            request = self._request(str(arriving.path), layer.size, mounts, apart=apart, grows=True)
             return self._extract(layer, request, progress, arriving)
         with self._blob(content, layer) as (path, size):
-            request = Apply(path, list(mounts), self._limits, self._scratch, size, apart=apart)
-            return self._extract(layer, request, progress)
+            return self._extract(layer, self._request(path, size, mounts, apart=apart), progress)
+
+    def _request(
+        self,
+        path: str,
+        size: int,
+        mounts: Sequence[Mount],
+        *,
+        sync: bool = False,
+        apart: bool = False,
+        grows: bool = False,
+    ) -> Apply:
+        return Apply(path, list(mounts), self._limits, self._scratch, size, sync, apart, grows, self._settle)
 
     def _extract(
         self, layer: Descriptor, request: Apply, progress: Progress | None = None, arriving: Arriving | None = None

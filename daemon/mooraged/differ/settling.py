@@ -1,0 +1,63 @@
+"""Brings what is extracted to disk while more is extracted, so that the disk is not idle first and then all there is to wait
+for. Nothing relies on it: the sync before the commit has the last word, and little left to do."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+from typing import Self
+
+from moorage_api.linux import syscalls
+
+STEP = 16 << 20
+"""Bytes of a layer after which a sync begins, if none is under way; smaller layers are left to the last one."""
+
+
+class Settling:
+    """Syncs the file system of `folder`, again and again, in a thread of its own. `wanted` False: nothing happens."""
+
+    def __init__(self, folder: str, *, wanted: bool = True) -> None:
+        self._folder = folder
+        self._wanted = wanted
+        self._passed = 0
+        self._due = threading.Event()
+        self._ended = False
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def passed(self, count: int) -> None:
+        """So many bytes of the layer are extracted."""
+        self._passed += count
+        if self._passed >= STEP and self._wanted:
+            self._passed = 0
+            self._due.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="settle")
+                self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for a sync under way. Raises what it failed with: the kernel tells an error of the disk only once."""
+        self._ended = True
+        self._due.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                while self._due.wait() and not self._ended:
+                    self._due.clear()
+                    syscalls.syncfs(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            self._error = error

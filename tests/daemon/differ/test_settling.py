@@ -1,0 +1,88 @@
+"""Syncs that begin while a layer is still extracted."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from pathlib import Path
+
+import pytest
+
+from moorage_api.linux import syscalls
+from mooraged.differ.settling import STEP, Settling
+
+PATIENCE = 30
+
+
+class Disk:
+    """Counts syncs; each waits until it may end."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.may_end = threading.Semaphore(0)
+        self.syncs = 0
+        self.error: OSError | None = None
+
+    def syncfs(self, _fd: int) -> None:
+        self.syncs += 1
+        self.begun.release()
+        assert self.may_end.acquire(timeout=PATIENCE)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    made = Disk()
+    monkeypatch.setattr(syscalls, "syncfs", made.syncfs)
+    return made
+
+
+def test_a_small_layer_is_left_to_the_last_sync(disk: Disk, tmp_path: Path) -> None:
+    threads = threading.active_count()
+    with Settling(str(tmp_path)) as settling:
+        settling.passed(STEP - 1)
+        assert threading.active_count() == threads
+    assert disk.syncs == 0
+
+
+def test_nothing_happens_where_it_is_not_wanted(disk: Disk, tmp_path: Path) -> None:
+    with Settling(str(tmp_path), wanted=False) as settling:
+        settling.passed(10 * STEP)
+    assert disk.syncs == 0
+
+
+def test_syncs_go_on_beside_the_extraction_one_at_a_time(disk: Disk, tmp_path: Path) -> None:
+    threads = threading.active_count()
+    with Settling(str(tmp_path)) as settling:
+        for _ in range(4):
+            settling.passed(STEP // 4)
+        assert disk.begun.acquire(timeout=PATIENCE)
+        settling.passed(STEP)
+        settling.passed(STEP)  # the one that follows is for both
+        disk.may_end.release()
+        assert disk.begun.acquire(timeout=PATIENCE)
+        disk.may_end.release()
+    assert disk.syncs == 2
+    assert threading.active_count() == threads
+
+
+def fail(disk: Disk, folder: Path, error: Exception | None = None) -> None:
+    """Extract beside a sync that fails; the extraction itself ends with `error`."""
+    disk.error = OSError(errno.EIO, "the disk is gone")
+    disk.may_end.release()
+    with Settling(str(folder)) as settling:
+        settling.passed(STEP)
+        assert disk.begun.acquire(timeout=PATIENCE)
+        if error is not None:
+            raise error
+
+
+def test_an_error_of_the_disk_is_not_lost(disk: Disk, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="the disk is gone"):
+        fail(disk, tmp_path)
+
+
+def test_what_failed_first_has_the_word(disk: Disk, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no archive"):
+        fail(disk, tmp_path, ValueError("no archive"))
