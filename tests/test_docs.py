@@ -78,8 +78,9 @@ def test_the_example_of_a_plugin_passes_its_suite(tmp_path: Path) -> None:
     assert re.search(r"\d\d passed", done.stdout), "the suite ran"
 
 
-def test_the_example_of_the_cri_client_runs(mirrored: Daemon, tmp_path: Path) -> None:
-    page = ROOT / "docs/cri-client.md"
+@pytest.mark.parametrize("name", ["cri-client.md", "library.md"])
+def test_the_examples_of_the_libraries_run(name: str, mirrored: Daemon, tmp_path: Path) -> None:
+    page = ROOT / "docs" / name
     outputs = dict(re.findall(r"<!-- output: (\S+) -->\n```text\n(.*?)```", page.read_text(), re.DOTALL))
     assert set(outputs) == set(files_of(page))
     for name, text in files_of(page).items():

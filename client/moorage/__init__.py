@@ -11,20 +11,24 @@
 
     asyncio.run(main())
 
-What is named here is the public interface; errors are those of `moorage_api.errors`.
+`moorage.blocking` is the same without `await`. What is named here is the public interface; errors are those of
+`moorage_api.errors`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from moorage import blocking
+    from moorage.attachment import Attachment, Chunk
     from moorage.client import ADDRESS, NAMESPACE, Client, Defaults, connect
     from moorage.container import ContainerHandle
     from moorage.events import decode_event
     from moorage.image_config import ResolvedImage
     from moorage.introspection import Plugin, Server, Version
     from moorage.logs import Record, follow, read
-    from moorage.options import Bind, ContainerOptions, Tmpfs
+    from moorage.network.ports import Port
+    from moorage.options import Bind, ContainerOptions, Tmpfs, Volume
     from moorage.process import Output, ProcessHandle, Streams
     from moorage.signals import signal_number
     from moorage.state import State
@@ -33,13 +37,16 @@ if TYPE_CHECKING:
     from moorage_api.errors import MoorageError
     from moorage_api.events import Envelope
     from moorage_api.images import Image
+    from moorage_api.oci.image import Healthcheck
     from moorage_api.runtime import Exit, Process, Status, Stdio
     from moorage_api.transfer import Credentials, Progress, PullOptions
 
 __all__ = [
     "ADDRESS",
     "NAMESPACE",
+    "Attachment",
     "Bind",
+    "Chunk",
     "Client",
     "Container",
     "ContainerHandle",
@@ -49,10 +56,12 @@ __all__ = [
     "Envelope",
     "Exit",
     "Fifos",
+    "Healthcheck",
     "Image",
     "MoorageError",
     "Output",
     "Plugin",
+    "Port",
     "Process",
     "ProcessHandle",
     "Progress",
@@ -66,6 +75,8 @@ __all__ = [
     "Streams",
     "Tmpfs",
     "Version",
+    "Volume",
+    "blocking",
     "connect",
     "decode_event",
     "follow",
@@ -75,7 +86,9 @@ __all__ = [
 
 _MODULES = {
     "ADDRESS": "moorage.client",
+    "Attachment": "moorage.attachment",
     "Bind": "moorage.options",
+    "Chunk": "moorage.attachment",
     "Client": "moorage.client",
     "Container": "moorage_api.containers",
     "ContainerHandle": "moorage.container",
@@ -85,6 +98,7 @@ _MODULES = {
     "Envelope": "moorage_api.events",
     "Exit": "moorage_api.runtime",
     "Fifos": "moorage.stdio",
+    "Healthcheck": "moorage_api.oci.image",
     "Image": "moorage_api.images",
     "MoorageError": "moorage_api.errors",
     "NAMESPACE": "moorage.client",
@@ -93,6 +107,7 @@ _MODULES = {
     "Process": "moorage_api.runtime",
     "ProcessHandle": "moorage.process",
     "Progress": "moorage_api.transfer",
+    "Port": "moorage.network.ports",
     "PullOptions": "moorage_api.transfer",
     "Record": "moorage.logs",
     "ResolvedImage": "moorage.image_config",
@@ -103,6 +118,7 @@ _MODULES = {
     "Streams": "moorage.process",
     "Tmpfs": "moorage.options",
     "Version": "moorage.introspection",
+    "Volume": "moorage.options",
     "connect": "moorage.client",
     "decode_event": "moorage.events",
     "follow": "moorage.logs",
@@ -113,6 +129,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     """Import what is asked for when it is asked for: a command that lists containers needs no code that makes them."""
+    if name == "blocking":
+        return import_module("moorage.blocking")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -7,12 +7,16 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING
 
 from moorage import labels
+from moorage.attaching import Command, attached, spawned, watched
+from moorage.logs import Record, read
+from moorage.logs import follow as follow_log
 from moorage.process import Output, ProcessHandle
 from moorage.state import State, state_of, status_of
 from moorage.stdio import Fifos, remove_kept
@@ -24,6 +28,7 @@ from moorage_api.oci import spec as oci
 from moorage_api.runtime import Exit, Process, Status, Stdio
 
 if TYPE_CHECKING:
+    from moorage.attachment import Attachment
     from moorage.client import Client
 
 STOP_SECONDS = 10.0
@@ -174,6 +179,46 @@ class ContainerHandle:
             raise FailedPrecondition(f"container {self.name} is not running (it is {state.status})")
         await self._client.tasks.attach(self.id, fifos.stdio)
         return self.main
+
+    def attach(self, *, start: bool = False) -> AbstractAsyncContextManager[Attachment]:
+        """Its streams, from now on: `async for chunk in attachment`, `attachment.write`, `attachment.wait`. With `start`
+        it is started so that nothing is missed. It runs on when the context is left. `FailedPrecondition` where it does
+        not run, or does already."""
+        return attached(self, start=start)
+
+    def spawn(
+        self,
+        args: Sequence[str],
+        *,
+        stdin: bool = False,
+        terminal: bool = False,
+        env: Sequence[str] = (),
+        user: str = "",
+        workdir: str = "",
+    ) -> AbstractAsyncContextManager[Attachment]:
+        """A command in it, with its streams; what still runs when the context is left is killed. Errors of
+        `add_process`."""
+        command = Command(args, env, user, workdir)
+        return spawned(self, command, stdin=stdin, terminal=terminal)
+
+    async def logs(
+        self, *, follow: bool = False, tail: int | None = None, since: int = 0
+    ) -> AsyncGenerator[Record, None]:
+        """What it wrote: the last `tail` lines, from `since` (Unix nanoseconds) on; with `follow` also what it writes until
+        it ends. Nothing where it never ran. `FailedPrecondition` where it keeps no log."""
+        if not self.log_path:
+            raise FailedPrecondition(f"container {self.name} keeps no log: it was made where the daemon offers none")
+        try:
+            if not follow:
+                for record in read(self.log_path, tail=tail, since=since):
+                    yield record
+                return
+            async with watched(self) as ended:
+                async for record in follow_log(self.log_path, ended, tail=tail, since=since):
+                    yield record
+        except NotFound:
+            # It never ran: there is nothing to show, which is no error.
+            return
 
     async def wait(self) -> Exit:
         """Return when it has ended. `NotFound` where it was never started."""

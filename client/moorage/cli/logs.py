@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator
 
 import click
 
 from moorage.cli.app import App, connected
-from moorage.cli.errors import CommandError
-from moorage.container import ContainerHandle
 from moorage.find import find
-from moorage.logs import Record, follow, read
+from moorage.logs import Record
 from moorage.times import parse_moment
-from moorage_api.errors import InvalidArgument, NotFound
+from moorage_api.errors import InvalidArgument
 
 
 @click.command()
@@ -23,52 +20,23 @@ from moorage_api.errors import InvalidArgument, NotFound
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on until the container ends.")
 @click.option("-n", "--tail", default="all", show_default=True, help="Only so many of the last lines.")
 @click.option("--since", default="", help="Only from a time on (RFC 3339, Unix seconds), or 10m ago.")
+@click.option("--until", default="", help="Only up to a time.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show the time of each line.")
 @connected()
-async def logs(app: App, container: str, following: bool, tail: str, since: str, timestamps: bool) -> None:
-    """Print what a container wrote while it ran detached."""
+async def logs(app: App, container: str, following: bool, tail: str, since: str, until: str, timestamps: bool) -> None:
+    """Print what a container wrote."""
     handle = await find(app.client, container)
-    if not handle.log_path:
-        raise CommandError(f"container {handle.name} keeps no log: it was made where the daemon offers none")
     count = _count(tail)
-    start = parse_moment(since, time.time_ns()) if since else 0
+    start, end = (parse_moment(text, time.time_ns()) if text else 0 for text in (since, until))
     writer = _Writer(timestamps=timestamps)
     try:
-        if following:
-            async for record in _followed(handle, count, start):
+        async with contextlib.aclosing(handle.logs(follow=following, tail=count, since=start)) as records:
+            async for record in records:
+                if end and record.nanoseconds > end:
+                    break
                 writer.write(record)
-        else:
-            for record in read(handle.log_path, tail=count, since=start):
-                writer.write(record)
-    except NotFound:
-        # It never ran detached: there is nothing to show, which is no error.
-        return
     finally:
         writer.flush()
-
-
-async def _followed(container: ContainerHandle, tail: int | None, since: int) -> AsyncIterator[Record]:
-    ended = asyncio.Event()
-    watching = asyncio.create_task(_watch(container, ended), name="moorage wait")
-    try:
-        async for record in follow(container.log_path, ended, tail=tail, since=since):
-            yield record
-        if watching.done():
-            watching.result()
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-
-async def _watch(container: ContainerHandle, ended: asyncio.Event) -> None:
-    try:
-        if (await container.state()).running:
-            await container.wait()
-    except NotFound:
-        # Removed meanwhile: ended, too.
-        pass
-    finally:
-        ended.set()
 
 
 class _Writer:

@@ -10,7 +10,7 @@ from string import Template
 from moorage_api.errors import AlreadyExists, InvalidArgument
 from moorage_api.types import check_identifier
 
-KINDS = ("snapshotter",)
+KINDS = ("snapshotter", "content", "differ")
 
 _FILES = {
     "pyproject.toml": "common/pyproject.toml",
@@ -21,6 +21,8 @@ _FILES = {
     "src/{package}/plugin.py": "{kind}/plugin.py",
     "tests/test_{package}.py": "{kind}/test.py",
 }
+# Of one kind alone.
+_MORE = {"differ": {"src/{package}/extract.py": "differ/extract.py"}}
 
 
 def write_project(kind: str, name: str, folder: Path) -> list[Path]:
@@ -44,7 +46,7 @@ def write_project(kind: str, name: str, folder: Path) -> list[Path]:
     }
     return [
         _write(folder / place.format(package=package), source.format(kind=kind), names)
-        for place, source in _FILES.items()
+        for place, source in {**_FILES, **_MORE.get(kind, {})}.items()
     ]
 
 
