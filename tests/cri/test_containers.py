@@ -377,22 +377,6 @@ def test_running_out_of_memory_is_told(cri: CriClient, pod: Pod, busybox: str) -
     assert (status.exit_code, status.reason) == (137, "OOMKilled")
 
 
-def test_a_log_is_opened_anew(cri: CriClient, pod: Pod, busybox: str, logs: Path) -> None:
-    script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.01; done"
-    container = cri.start(*pod, container_config(busybox, "sh", "-c", script, log_path="0.log"))
-    log, old = logs / "0.log", logs / "0.log.1"
-    while not (log.exists() and log.read_text().count("\n") > 5):
-        time.sleep(0.01)
-    os.rename(log, old)
-    cri.ReopenContainerLog(container_id=container)
-    while not (log.exists() and log.read_text().count("\n") > 5):
-        time.sleep(0.01)
-    cri.stop(container)
-    numbers = [int(line) for path in (old, log) for _, line in _lines(path)]
-    assert numbers == list(range(len(numbers)))
-    assert _code(lambda: cri.ReopenContainerLog(container_id=container)) is Code.FAILED_PRECONDITION
-
-
 def test_exec_sync(cri: CriClient, pod: Pod, busybox: str) -> None:
     security = Security(run_as_user={"value": 33})
     container = cri.start(*pod, container_config(busybox, "sleep", "1000", security=security))

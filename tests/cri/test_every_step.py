@@ -191,6 +191,10 @@ CALLS: dict[str, Callable[[World, cri_pb2.PodSandboxConfig, str, str], Any]] = {
         pod, config, world.container("sleep", "1000", name="more")
     ),
     "ExecSync": lambda world, config, pod, container: world.cri.execute(container, "true"),
+    "UpdateContainerResources": lambda world, config, pod, container: world.cri.UpdateContainerResources(
+        container_id=container, linux={"cpu_shares": 512}
+    ),
+    "ReopenContainerLog": lambda world, config, pod, container: world.cri.ReopenContainerLog(container_id=container),
     "StopContainer": lambda world, config, pod, container: world.cri.stop(container),
     "RemoveContainer": lambda world, config, pod, container: world.cri.remove(container),
     "StopPodSandbox": lambda world, config, pod, container: world.cri.stop_pod(pod),
