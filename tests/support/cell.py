@@ -92,7 +92,7 @@ class Cell:
     async def leftovers(self, namespace: str) -> list[object]:
         """What is there of images and of attempts to get some, in the namespace and on disk."""
         async with moorage.connect(self.daemon.address, namespace) as client:
-            await client.collect()
+            await client.garbage.collect()
             found = [item async for item in _records(client)]
         root = self.daemon.root
         content = root / "io.containerd.content.v1.content"

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, exists, or_, select
 
 from moorage_api.content import ContentStore
-from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, Unavailable
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, ResourceExhausted, Unavailable
 from moorage_api.snapshots import Snapshotter
 from mooraged.metadata import schema
 from mooraged.metadata.scope import Shared
@@ -86,7 +86,7 @@ class BackendSweep:
             if self._is_known(known, {**parameters, "key": key}):
                 return False
             try:
-                remove(key)
+                self._with_room(remove, key)
             except NotFound:
                 return False
             except (FailedPrecondition, Unavailable) as error:
@@ -99,6 +99,15 @@ class BackendSweep:
                 return True
         self.failed = True
         return False
+
+    def _with_room(self, remove: Callable[[str], None], key: str) -> None:
+        """Remove the object, on a full disk with the room that is kept for that: a backend has records to write, too."""
+        try:
+            remove(key)
+        except ResourceExhausted:
+            if not self._shared.database.reserve.release():
+                raise
+            remove(key)
 
     def _is_known(self, known: Any, parameters: dict[str, str]) -> bool:
         return bool(self._shared.database.read(lambda connection: connection.execute(known, parameters).scalar_one()))

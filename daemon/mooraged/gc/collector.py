@@ -64,6 +64,7 @@ class Collector:
             self._mark_dirty(node)
         blobs, size, ingests = self._sweep_content()
         snapshots = sum(self._sweep_snapshots(name) for name in self._metadata.snapshotters)
+        self._shared.database.reserve.refill()
         stats = Stats(
             records=Counter(node.kind.value for node in garbage),
             blobs=blobs,
@@ -90,7 +91,7 @@ class Collector:
             seconds = time.monotonic() - start
             return garbage
 
-        return self._shared.database.write(work), seconds
+        return self._shared.database.write(work, makes_room=True), seconds
 
     def _publish(self, garbage: set[Node]) -> None:
         for node in sorted(garbage, key=lambda node: node.key):

@@ -22,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 from moorage_api.errors import FailedPrecondition, Internal, MoorageError, ResourceExhausted
 from mooraged.locks import exclusive
 from mooraged.metadata import schema
+from mooraged.metadata.reserve import Reserve
 from mooraged.metadata.statements import driver
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Database:
             self._writer = opening.enter_context(self._engine.connect())
             migrate(self._writer)
             self._starts = self.write(_count_start)
+            self.reserve = Reserve(folder)
             self._resources = opening.pop_all()
 
     @property
@@ -126,12 +128,21 @@ class Database:
 
         return self.read(transaction)
 
-    def write(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+    def write(self, work: Callable[[Connection], T], *, durable: bool = True, makes_room: bool = False) -> T:
         """Run `work` in a transaction; when this returns, the change survives a power cut, or with `durable` false only
         the death of the process (it is on disk with the next durable one).
 
         `work` must not write elsewhere, nor wait: everybody else's writes wait for it. On any error nothing of it stays.
+        `ResourceExhausted` for a full disk; with `makes_room` there is room kept for it, and it may be run twice.
         """
+        try:
+            return self._write(work, durable)
+        except ResourceExhausted:
+            if not makes_room or not self.reserve.release():
+                raise
+        return self._write(work, durable)
+
+    def _write(self, work: Callable[[Connection], T], durable: bool) -> T:
         job = _Job(work, durable)
         self._queue.append(job)
         with self._lock:

@@ -92,7 +92,7 @@ class Scope:
 
     def remove(self, work: Callable[[Connection], T], dirty: str = "") -> T:
         """`Database.write` for work that takes a reference away; `dirty` names the backend that may now hold garbage."""
-        result = self.shared.database.write(work)
+        result = self.shared.database.write(work, makes_room=True)
         if dirty:
             self.shared.dirty.add(dirty)
         self.shared.mutated(removed=True)
