@@ -43,8 +43,12 @@ class Trunk:
         self._lock = threading.Lock()
 
     def send(self, number: int, data: bytes) -> None:
+        self.write(_HEADER.pack(number, len(data)) + data)
+
+    def write(self, data: bytes) -> None:
+        """Any bytes, as they are."""
         with self._lock:
-            self._socket.sendall(_HEADER.pack(number, len(data)) + data)
+            self._socket.sendall(data)
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         buffer = b""

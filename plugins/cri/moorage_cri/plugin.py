@@ -82,8 +82,10 @@ def init_nri(context: InitContext[NriConfig]) -> Registry:
         raise SkipPlugin("it is disabled in the configuration")
     if config.disable_connections:
         return Registry(config)
+    listener = listen(config.socket_path)
+    # Only now is it this daemon's to remove.
     context.on_stop(lambda: remove(config.socket_path))
-    return Registry(config, listen(config.socket_path))
+    return Registry(config, listener)
 
 
 @hookimpl

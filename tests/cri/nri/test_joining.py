@@ -160,9 +160,8 @@ class TestLeaving:
         container = pod.create()
         assert hanging.closed.wait(10)
         assert other.story(container) == ["CreateContainer", "PostCreateContainer"]
-        before = time.monotonic()
         pod.create()
-        assert time.monotonic() - before < 2.0, "it is asked no more"
+        assert len(hanging.seen("CreateContainer")) == 1, "it is asked no more"
 
     def test_one_that_answers_rubbish(self, join: Join, pod: Pod) -> None:
         """What it may have wanted is not known, so the container is not made."""
@@ -179,7 +178,7 @@ class TestLeaving:
     @pytest.mark.parametrize("rubbish", [b"\xff" * 64, struct.pack(">II", PLUGIN, 20) + b"\xee" * 20])
     def test_one_that_breaks_the_protocol(self, join: Join, pod: Pod, rubbish: bytes) -> None:
         def create(_: pb.CreateContainerRequest) -> None:
-            broken.trunk._socket.sendall(rubbish)
+            broken.trunk.write(rubbish)
             hang(None)
 
         broken = join("broken", CreateContainer=create)

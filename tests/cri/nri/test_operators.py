@@ -75,7 +75,7 @@ def shared_daemon() -> Iterator[Daemon]:
     (daemon.folder / "nri-conf").mkdir()
     (daemon.folder / "nri-conf" / "launched.conf").write_text("by its name")
     (daemon.folder / "nri-conf" / "05-launched.conf").write_text("its own")
-    configure(daemon, "plugin_registration_timeout = 4.0")
+    configure(daemon, "plugin_registration_timeout = 6.0")
     configure(daemon, f'cdi_spec_dirs = ["{daemon.folder}/cdi"]', CRI)
     with daemon:
         yield daemon
@@ -115,7 +115,7 @@ def test_installed_plugins_take_part(needed: NriPlugin, pod: Pod, shared_daemon:
     log = shared_daemon.log()
     assert "06-broken cannot be started" in log
     assert "misnamed is not named after an index" in log
-    assert "NRI plugin 07-silent cannot join: it did not register within 4 s" in log
+    assert "NRI plugin 07-silent cannot join: it did not register within 6 s" in log
     assert "NRI plugin 08-short cannot join: it left before it had registered" in log
 
 
@@ -208,6 +208,7 @@ def test_a_socket_in_use_is_left_to_its_owner(shared_daemon: Daemon) -> None:
         assert "another process listens on the NRI socket" in other.log()
         with CriClient(other.address) as cri:
             cri.wait_ready()
+        assert other.stop() == 0
     assert os.path.exists(shared_daemon.nri_socket)
 
 

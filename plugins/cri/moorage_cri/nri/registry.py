@@ -78,6 +78,8 @@ class Registry:
         """Let go of all plugins, which ends those that the daemon has started."""
         if self._server is not None:
             self._server.close()
+        elif self._listener is not None:
+            self._listener.close()
         await self._background.stop()
         if self._server is not None:
             await self._server.wait_closed()
