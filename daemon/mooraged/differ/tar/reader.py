@@ -27,6 +27,7 @@ _TYPES: dict[int, Type] = {
 }
 
 _Events = Sequence[Event]
+_END = End()
 
 
 class Reader:
@@ -70,6 +71,9 @@ class Reader:
                 self._left -= take
                 yield from self._on_payload(view[position : position + take])
                 position += take
+                if not self._left and self._padding <= end - position:
+                    position += self._padding
+                    self._padding = 0
             elif self._padding:
                 take = min(self._padding, end - position)
                 self._padding -= take
@@ -226,7 +230,7 @@ class Reader:
         if not 0 <= entry.size <= _SIZE_MAX:
             raise TarError(f"invalid size {entry.size}")
         if not stored:
-            return (entry, End())
+            return (entry, _END)
         entry.offset = self._at
         self._regions = regions
         self._region = self._offset = 0
@@ -236,6 +240,13 @@ class Reader:
     def _data(self, part: memoryview) -> _Events:
         """A part of a file's stored bytes, cut where the regions of a sparse file end."""
         events: list[Event] = []
+        if len(self._regions) == 1:
+            # No holes but at the ends: what nearly all files are like.
+            events.append(Data(self._regions[0][0] + self._offset, part))
+            self._offset += len(part)
+            if not self._left:
+                events.append(_END)
+            return events
         while len(part):
             start, length = self._regions[self._region]
             here = part[: length - self._offset]
@@ -246,7 +257,7 @@ class Reader:
                 self._region += 1
                 self._offset = 0
         if not self._left:
-            events.append(End())
+            events.append(_END)
         return events
 
     def _skip(self, part: memoryview) -> _Events:
