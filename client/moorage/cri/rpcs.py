@@ -26,7 +26,6 @@ OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_MAX),
     # A runtime that is restarted is found again at once, not after the usual minutes of back-off.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
