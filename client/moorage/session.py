@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from moorage_api.errors import DeadlineExceeded, MoorageError, from_code
+from moorage_api.errors import DeadlineExceeded, MoorageError, Unavailable, from_code
 from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def translate(error: grpc.RpcError) -> MoorageError:
     details = error.details() or error.code().name.lower().replace("_", " ")
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"the daemon did not answer in time ({details})")
+    if error.code() is grpc.StatusCode.UNKNOWN and details.startswith("Stream removed"):
+        # What gRPC makes of a connection that is closed in the middle of an answer.
+        return Unavailable(f"the daemon has gone ({details})")
     return from_code(error.code().value[0], details)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -188,6 +190,7 @@ def _merge(settings: Settings, format: str, quiet: bool) -> Settings:
 
 def main(arguments: list[str] | None = None) -> None:
     """The program. Its exit code is docker's: 125 for a wrong use, 1 for a failure, or what the command says."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(execute(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -195,7 +198,8 @@ def execute(arguments: list[str]) -> int:
     """Run a command line; returns its exit code."""
     try:
         code = cli.main(arguments, prog_name="moorage", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return int(code or 0)
     except click.ClickException as error:
         return _usage(error)
@@ -205,11 +209,22 @@ def execute(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return errors.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left: nothing more to say, also not at the interpreter's end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has left: nothing more to say.
+        _drop_output()
+        return errors.FAILURE
+    except OSError as error:
+        _drop_output()
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        say(f"cannot write: {error.strerror}" if full else f"the system says: {error}")
         return errors.FAILURE
     except Exception as error:  # noqa: BLE001 - a user is never shown a traceback
         return _defect(error)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere, at the interpreter's end, too."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage(error: click.ClickException) -> int:
