@@ -55,6 +55,7 @@ class SandboxSpec:
     `namespaces` names those to be made anew and pinned: any of `user`, `network`, `ipc`, `uts`, `pid`. Each appears as
     `<path>/ns/<user|net|ipc|uts|pid>` where `path` is `SandboxStatus.path`; a tmpfs for `/dev/shm` of `shm_size` bytes at
     `<path>/shm` when IPC is the pod's own and `shm_size` is not zero. A new network namespace has its loopback up.
+    `cgroups_path` is for a process that a shim may have to keep for the pod.
     A user namespace, with the mappings `uids` and `gids`, owns all the others that are made.
     `netns` is the path of a network namespace that the client made, for shims that have to know it; `namespaces` does
     not name the network then. `rootfs` is what a shim that keeps a process or a machine for the pod runs it from.
@@ -68,6 +69,7 @@ class SandboxSpec:
     shm_size: int = 64 << 20
     annotations: Mapping[str, str] = field(default_factory=dict)
     netns: str = ""
+    cgroups_path: str = ""
     uids: IdMapping | None = None
     gids: IdMapping | None = None
     rootfs: tuple[Mount, ...] = ()

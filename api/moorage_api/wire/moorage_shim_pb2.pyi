@@ -100,6 +100,7 @@ class SandboxOptions(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     UID_MAP_FIELD_NUMBER: _builtins.int
     GID_MAP_FIELD_NUMBER: _builtins.int
+    CGROUPS_PATH_FIELD_NUMBER: _builtins.int
     hostname: _builtins.str
     shm_size: _builtins.int
     """Bytes of the tmpfs for /dev/shm; zero for none."""
@@ -108,6 +109,8 @@ class SandboxOptions(_message.Message):
     uid_map: _builtins.str
     """The mappings of the user namespace: CONTAINER:HOST:SIZE, with a comma between ranges."""
     gid_map: _builtins.str
+    cgroups_path: _builtins.str
+    """The control group of a process that has to be kept for the pod."""
     @_builtins.property
     def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the namespaces to make and pin: user, network, ipc, uts, pid."""
@@ -124,10 +127,11 @@ class SandboxOptions(_message.Message):
         path: _builtins.str = ...,
         uid_map: _builtins.str = ...,
         gid_map: _builtins.str = ...,
+        cgroups_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gid_map", b"gid_map", "hostname", b"hostname", "namespaces", b"namespaces", "path", b"path", "shm_size", b"shm_size", "sysctls", b"sysctls", "uid_map", b"uid_map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cgroups_path", b"cgroups_path", "gid_map", b"gid_map", "hostname", b"hostname", "namespaces", b"namespaces", "path", b"path", "shm_size", b"shm_size", "sysctls", b"sysctls", "uid_map", b"uid_map"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,7 +17,7 @@ from moorage_api.runtime import Exit, Status, Stdio
 from moorage_api.wire import runc_options_pb2
 from moorage_api.wire import runtime_sandbox_pb2 as sandbox_pb
 from moorage_api.wire import shim_v3_pb2 as pb
-from mooraged.runtime import convert
+from mooraged.runtime import convert, pause
 from mooraged.runtime.bundle import Bundle, Launch, Record, scan
 from mooraged.runtime.deletion import Deleter
 from mooraged.runtime.processes import ProcessState, Task
@@ -76,6 +76,8 @@ class Recovery:
         state.shim = await self._around.shims.reconnect(
             bundle, launch.launcher, self._around.config.recovery_timeout, sandbox=True
         )
+        if state.shim is not None and pause.is_kept(bundle.path):
+            state.shim.keep_pause()
         if record.exited:
             return  # with its shim, if the daemon died before it had ended that: stopping it again does
         if state.shim is None:

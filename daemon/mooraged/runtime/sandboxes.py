@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from google.protobuf.message import Message
 
 from moorage_api.convert import typed_value
-from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, MoorageError, NotFound, Unavailable
+from moorage_api.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    MoorageError,
+    NotFound,
+    Unavailable,
+    Unimplemented,
+)
 from moorage_api.linux import mount
 from moorage_api.oci import spec as oci
 from moorage_api.runtime import Exit
@@ -119,7 +127,7 @@ class Sandboxes:
             with step("start the shim"):
                 state.shim = await self._around.shims.launch(bundle, handler, sandbox=True)
             with step("start the sandbox"):
-                await self._start_in(state.shim, state, spec)
+                await self._start_in(state.shim, state, spec, handler)
             with step("record the sandbox"):
                 bundle.write_record(Record(state.pid, state.created_at))
                 if not state.shim.client.connected:
@@ -205,7 +213,7 @@ class Sandboxes:
         told = await self._around.shims.delete(state.bundle, state.launch.launcher)
         self._finish(state, told if told is not None and told.at else Exit(KILLED, time.time_ns(), state.pid))
 
-    async def _start_in(self, shim: Shim, state: SandboxState, spec: SandboxSpec) -> None:
+    async def _start_in(self, shim: Shim, state: SandboxState, spec: SandboxSpec, handler: Handler) -> None:
         options = SandboxOptions(
             namespaces=spec.namespaces,
             hostname=spec.hostname,
@@ -214,6 +222,7 @@ class Sandboxes:
             path=str(state.bundle.path),
             uid_map=str(spec.uids or ""),
             gid_map=str(spec.gids or ""),
+            cgroups_path=spec.cgroups_path,
         )
         value = TypedValue(SandboxOptions.DESCRIPTOR.full_name, options.SerializeToString())
         request = pb.CreateSandboxRequest(
@@ -225,7 +234,11 @@ class Sandboxes:
             annotations=dict(spec.annotations),
         )
         timeout = self._around.config.create_timeout
-        await shim.sandboxes.CreateSandbox(request, timeout=timeout)
+        try:
+            await shim.sandboxes.CreateSandbox(request, timeout=timeout)
+        except Unimplemented:
+            shim.keep_pause(handler.options)
+            await shim.sandboxes.CreateSandbox(request, timeout=timeout)
         answer = await shim.sandboxes.StartSandbox(pb.StartSandboxRequest(sandbox_id=spec.id), timeout=timeout)
         state.pid = answer.pid
         state.created_at = convert.nanoseconds(answer.created_at) or time.time_ns()

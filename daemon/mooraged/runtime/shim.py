@@ -13,8 +13,11 @@ from pathlib import Path
 
 from moorage_api.errors import MoorageError, Unimplemented
 from moorage_api.shim import ShimLauncher, ShimRequest
+from moorage_api.types import TypedValue
 from moorage_api.wire import shim_v3_pb2 as pb
+from mooraged.runtime import convert
 from mooraged.runtime.bundle import Endpoint
+from mooraged.runtime.pause import PauseConnection
 from mooraged.runtime.stubs import LogsStub, SandboxStub, StreamsStub, TaskStub
 from mooraged.runtime.ttrpc_client import TtrpcClient
 
@@ -37,6 +40,11 @@ class Shim:
         self.sandboxes = SandboxStub(client, request.namespace)
         self.logs = LogsStub(client, request.namespace)
         self.streams = StreamsStub(client, request.namespace)
+
+    def keep_pause(self, options: TypedValue | None = None) -> None:
+        """Have a task keep the sandbox from now on: the shim knows no sandboxes."""
+        connection = PauseConnection(self.task, convert.any_message(options))
+        self.sandboxes = SandboxStub(connection, self.request.namespace)
 
     @classmethod
     async def connect(

@@ -15,6 +15,9 @@ from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.types import TypedValue
 from moorage_api.wire import runc_options_pb2
 
+OWN_SHIM = frozenset({"io.containerd.runc.v2", "io.moorage.v2", "io.containerd.moorage.v2"})
+"""The runtimes whose shim is Moorage's own."""
+
 RUNC_OPTIONS = "containerd.runc.v1.Options"
 _PORT_MAX = 0xFFFF
 # What a socket's address holds (unix(7)), less its last byte.

@@ -10,6 +10,7 @@ from pathlib import Path
 from moorage_api.containers import Runtime
 from moorage_api.wire import cri_pb2
 from moorage_cri.cni.network import PodNetwork
+from moorage_cri.config import OWN_SHIM
 from moorage_cri.sandbox.userns import UserNamespace, of_pod
 
 COMPLETED = "Completed"
@@ -58,6 +59,11 @@ class Sandbox:
     @property
     def namespace_options(self) -> cri_pb2.NamespaceOption:
         return self.config.linux.security_context.namespace_options
+
+    @property
+    def own_shim(self) -> bool:
+        """Whether its shim is Moorage's, which does what others do not: it writes logs, and lets clients attach."""
+        return self.runtime.name in OWN_SHIM
 
     @property
     def user_namespace(self) -> UserNamespace | None:

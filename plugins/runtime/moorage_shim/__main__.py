@@ -18,7 +18,7 @@ from moorage_api.errors import InvalidArgument, MoorageError
 from moorage_api.wire.bootstrap_pb2 import BootstrapParams, BootstrapResult
 from moorage_api.wire.shim_v3_pb2 import DeleteResponse
 from moorage_api.wire.types_pb2 import RuntimeInfo
-from moorage_shim import keeper, oci, options
+from moorage_shim import crilogger, keeper, oci, options
 from moorage_shim.cleanup import clean_up
 from moorage_shim.libc import fork, set_name
 from moorage_shim.processes import find_program
@@ -77,6 +77,8 @@ def parse_arguments(words: list[str]) -> Arguments:
 def main() -> int:
     """Returns the exit status; errors go to standard error."""
     try:
+        if sys.argv[1:2] == ["cri-log"]:
+            return crilogger.run(sys.argv[2])
         return _run(parse_arguments(sys.argv[1:]))
     except (MoorageError, OSError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)

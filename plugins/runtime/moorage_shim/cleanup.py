@@ -8,7 +8,8 @@ import time
 
 from moorage_api.errors import MoorageError
 from moorage_api.linux import mount, syscalls
-from moorage_shim import idmounts, log, namespaces, podinit, records
+from moorage_api.linux.pins import unpin
+from moorage_shim import idmounts, log, podinit, records
 from moorage_shim.cgroups import Cgroup
 from moorage_shim.loop import Loop
 from moorage_shim.oci import OciRuntime
@@ -28,7 +29,7 @@ def clean_up(bundle: str, namespace: str, id: str) -> ExitRecord:
     _unmount(os.path.join(bundle, "rootfs"))
     idmounts.detach(bundle)
     podinit.end_init(bundle)
-    namespaces.unpin(bundle)
+    unpin(bundle)
     if ended is not None:
         return ended
     pid = record.pid if record is not None else 0

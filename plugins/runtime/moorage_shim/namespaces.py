@@ -13,14 +13,15 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
 
 from moorage_api.errors import InvalidArgument
 from moorage_api.idmap import IdMapping
-from moorage_api.linux import mount, syscalls
+from moorage_api.linux import syscalls
+from moorage_api.linux.pins import make_folder, mount_shm, pin, unpin
 from moorage_api.linux.userns import user_namespace
 from moorage_shim.cgroups import write_file
 from moorage_shim.spawning import become_root
@@ -81,20 +82,15 @@ def check(plan: PodNamespaces) -> None:
 def make(plan: PodNamespaces, init: int = 0) -> None:
     """Make and pin them; runs in a child, and raises with all undone. `init` is the pod's init, for its PID namespace;
     that of a user namespace can only be started after this, and is pinned by `pin_init`.
-
-    The folder becomes a private mount of its own, so that no other mount namespace gets, and keeps, copies of what is
-    pinned there.
     """
-    folder = os.path.join(plan.path, "ns")
-    os.makedirs(folder, mode=0o711, exist_ok=True)
     try:
-        syscalls.mount(folder, folder, "", syscalls.MS_BIND)
-        syscalls.mount("", folder, "", syscalls.MS_PRIVATE)
+        folder = make_folder(plan.path)
         if plan.shm_size and "ipc" in plan.kinds:
-            _mount_shm(plan)
+            owner = f",uid={plan.uids.to_host(0)},gid={plan.gids.to_host(0)}" if plan.uids and plan.gids else ""
+            mount_shm(plan.path, plan.shm_size, owner)
         if plan.uids and plan.gids and "user" in plan.kinds:
             with user_namespace(plan.uids, plan.gids) as user:
-                _pin(f"/proc/self/fd/{user}", os.path.join(folder, "user"))
+                pin(f"/proc/self/fd/{user}", os.path.join(folder, "user"))
                 with _inhabitant(user, plan) as child:
                     _pin_all(plan, f"/proc/{child}/ns", folder)
         else:
@@ -109,20 +105,7 @@ def make(plan: PodNamespaces, init: int = 0) -> None:
 
 def pin_init(path: str, init: int) -> None:
     """Pin the PID namespace of the pod's init."""
-    _pin(f"/proc/{init}/ns/pid", os.path.join(path, "ns", "pid"))
-
-
-def unpin(path: str) -> None:
-    """Let go of the namespaces and the shared memory of a pod; fine when there is nothing. What still uses them keeps
-    them until it ends."""
-    flags = syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW
-    for name in ("ns", "shm"):
-        folder = os.path.join(path, name)
-        mount.unmount_all(folder, flags)
-        with suppress(FileNotFoundError):
-            for entry in os.listdir(folder):
-                os.unlink(os.path.join(folder, entry))
-            os.rmdir(folder)
+    pin(f"/proc/{init}/ns/pid", os.path.join(path, "ns", "pid"))
 
 
 def _entered(plan: PodNamespaces) -> list[tuple[int, str]]:
@@ -137,7 +120,7 @@ def _enter(plan: PodNamespaces) -> None:
 
 def _pin_all(plan: PodNamespaces, source: str, folder: str) -> None:
     for _, name in _entered(plan):
-        _pin(os.path.join(source, name), os.path.join(folder, name))
+        pin(os.path.join(source, name), os.path.join(folder, name))
 
 
 @contextmanager
@@ -189,17 +172,3 @@ def _loopback_up() -> None:
         request = struct.pack("16sH14x", b"lo", 0)
         _, flags = struct.unpack("16sH14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | _IFF_UP))
-
-
-def _mount_shm(plan: PodNamespaces) -> None:
-    folder = os.path.join(plan.path, "shm")
-    os.makedirs(folder, mode=0o711, exist_ok=True)
-    flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-    owner = f",uid={plan.uids.to_host(0)},gid={plan.gids.to_host(0)}" if plan.uids and plan.gids else ""
-    syscalls.mount("shm", folder, "tmpfs", flags, f"mode=1777,size={plan.shm_size}{owner}")
-    syscalls.mount("", folder, "", syscalls.MS_PRIVATE)
-
-
-def _pin(source: str, target: str) -> None:
-    os.close(os.open(target, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444))
-    syscalls.mount(source, target, "", syscalls.MS_BIND)

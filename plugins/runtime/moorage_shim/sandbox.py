@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from moorage_api import idmap
 from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
+from moorage_api.linux.pins import unpin
 from moorage_api.wire import runtime_sandbox_pb2 as pb
 from moorage_api.wire.moorage_shim_pb2 import SandboxOptions
 from moorage_shim import log, metrics, namespaces
@@ -77,7 +78,7 @@ class Sandbox:
         except BaseException:
             self._pod = None
             self._end_init(pod)
-            namespaces.unpin(plan.path)
+            unpin(plan.path)
             raise
         return pb.CreateSandboxResponse()
 
@@ -103,7 +104,7 @@ class Sandbox:
         await self._kill_containers(request.timeout_secs or _STOP_TIMEOUT)
         if pod.ended is None:
             self._end_init(pod)
-            namespaces.unpin(pod.plan.path)
+            unpin(pod.plan.path)
             pod.ended = Ended(0, time.time_ns())
             self._stopped.set(pod.ended)
         return pb.StopSandboxResponse()
@@ -191,7 +192,7 @@ class Sandbox:
             log.warning(f"the init of sandbox {pod.id} has ended")
             pod.ended = future.result()
             end_init(pod.plan.path)
-            namespaces.unpin(pod.plan.path)
+            unpin(pod.plan.path)
             self._stopped.set(pod.ended)
 
     def _end_init(self, pod: _Pod) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from moorage_api.errors import FailedPrecondition
 from moorage_api.rpc import Call
 from moorage_api.wire import cri_pb2
@@ -20,6 +22,9 @@ class ReopenContainerLog:
         container = self._cri.containers.get(request.container_id)
         if not container.running:
             raise FailedPrecondition(f"container {container.id} is not running")
-        if container.log_path:
+        if container.log_path and self._cri.sandboxes.get(container.sandbox_id).own_shim:
             await self._cri.k8s.tasks.reopen_log(container.id)
+        elif container.log_path:
+            # The program that writes it sees that the file is another one.
+            await self._cri.run(Path(container.log_path).touch, 0o640)
         return cri_pb2.ReopenContainerLogResponse()

@@ -22,9 +22,7 @@ from moorage_cri.container.host import Host
 from moorage_cri.container.mounts import Bind
 from moorage_cri.model import Container, Sandbox
 from moorage_cri.sandbox import userns
-from moorage_cri.sandbox.spec import SLICE, require_pid_namespace
-
-_SYSTEMD_PREFIX = "cri-containerd"
+from moorage_cri.sandbox.spec import cgroups_path, require_pid_namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +79,6 @@ def build(inputs: Inputs) -> Spec:
         )
     )
     return spec
-
-
-def cgroups_path(sandbox: Sandbox, config: Config, id: str) -> str:
-    """Below the pod's cgroup; in systemd's form (`slice:prefix:name`) where that is a slice."""
-    parent = sandbox.config.linux.cgroup_parent or config.cgroup_parent
-    if parent.endswith(SLICE):
-        return f"{os.path.basename(parent)}:{_SYSTEMD_PREFIX}:{id}"
-    return os.path.join("/", parent, id)
 
 
 def _process(spec: Spec, inputs: Inputs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from moorage_cri.undo import Undo
 
 logger = logging.getLogger(__name__)
 
+_LOGGER = "containerd-shim-moorage-v2"
 _NULL = f"file://{os.devnull}"
 
 
@@ -109,6 +111,13 @@ async def discard_task(cri: Cri, id: str) -> None:
         await tasks.delete(id)
 
 
+def _log_uri(path: str, *, own_shim: bool) -> str:
+    """Other shims hand the output to a program, which writes the log."""
+    if own_shim:
+        return f"cri://{quote(path)}"
+    return f"binary://{os.path.join(os.path.dirname(sys.executable), _LOGGER)}?cri-log={quote(path, safe='')}"
+
+
 def _options(cri: Cri, container: Container) -> TypedValue | None:
     """In a user namespace the pipes of a container belong to its user there, or it could not open its own /dev/stdout
     again. Otherwise the options are those of the record."""
@@ -137,5 +146,5 @@ def _stdio(cri: Cri, container: Container) -> Stdio:
     if not container.log_path:
         return Stdio(stdin=stdin, stdout=_NULL, stderr="" if tty else _NULL, terminal=tty)
     os.makedirs(os.path.dirname(container.log_path), mode=0o750, exist_ok=True)
-    uri = f"cri://{quote(container.log_path)}"
+    uri = _log_uri(container.log_path, own_shim=cri.sandboxes.get(container.sandbox_id).own_shim)
     return Stdio(stdin=stdin, stdout=uri, stderr="" if tty else uri, terminal=tty)

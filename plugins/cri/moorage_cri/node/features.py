@@ -5,10 +5,8 @@ from __future__ import annotations
 import platform
 from functools import cache
 
-from moorage_cri.config import RuntimeHandler
+from moorage_cri.config import OWN_SHIM, RuntimeHandler
 
-# Handlers whose pods are made by Moorage's own shim.
-_OWN_SHIM = frozenset({"io.containerd.runc.v2", "io.moorage.v2", "io.containerd.moorage.v2"})
 # mount_setattr(2), which a recursive read-only mount takes, and ID-mapped layers of an overlay.
 _RECURSIVE_READ_ONLY = (5, 12)
 _ID_MAPPED_LAYERS = (5, 19)
@@ -24,12 +22,12 @@ def kernel() -> tuple[int, int]:
 
 def recursive_read_only(handler: RuntimeHandler) -> bool:
     """Whether a mount can be made read-only with all mounts below it."""
-    return handler.runtime_type in _OWN_SHIM and kernel() >= _RECURSIVE_READ_ONLY
+    return handler.runtime_type in OWN_SHIM and kernel() >= _RECURSIVE_READ_ONLY
 
 
 def user_namespace_problem(handler: RuntimeHandler) -> str:
     """Why pods of a handler cannot have user namespaces; empty where they can."""
-    if handler.runtime_type not in _OWN_SHIM:
+    if handler.runtime_type not in OWN_SHIM:
         return f"shim {handler.runtime_type} makes no namespaces for pods"
     if kernel() < _ID_MAPPED_LAYERS:
         return "ID-mapped layers need Linux 5.19"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -29,6 +30,7 @@ _IPC_SYSCTLS = frozenset(
 )
 # How the name of a control group ends that systemd makes.
 SLICE = ".slice"
+_SYSTEMD_PREFIX = "cri-containerd"
 _LABEL_BYTES_MAX = 256 << 10
 _PATH_MAX = 4096
 
@@ -76,6 +78,7 @@ def sandbox_spec(sandbox: Sandbox, handler: RuntimeHandler, config: Config) -> S
         hostname="" if sandbox.host_network else pod.hostname,
         namespaces=namespaces(options),
         sysctls=sysctls,
+        cgroups_path=cgroups_path(sandbox, config, sandbox.id),
         uids=user.uids if user is not None else None,
         gids=user.gids if user is not None else None,
         annotations=labels.oci_annotations(sandbox.id, pod)
@@ -93,6 +96,14 @@ def network_sysctls(sandbox: Sandbox, config: Config) -> dict[str, str]:
     if config.enable_unprivileged_icmp and sandbox.user_namespace is None:
         found["net.ipv4.ping_group_range"] = "0 2147483647"
     return found | {name: value for name, value in sandbox.config.linux.sysctls.items() if is_network_sysctl(name)}
+
+
+def cgroups_path(sandbox: Sandbox, config: Config, id: str) -> str:
+    """Below the pod's cgroup; in systemd's form (`slice:prefix:name`) where that is a slice."""
+    parent = sandbox.config.linux.cgroup_parent or config.cgroup_parent
+    if parent.endswith(SLICE):
+        return f"{os.path.basename(parent)}:{_SYSTEMD_PREFIX}:{id}"
+    return os.path.join("/", parent, id)
 
 
 def is_network_sysctl(name: str) -> bool:

@@ -124,6 +124,11 @@ class LogFile:
         self._fd = fd
         self._torn = False
 
+    def is_open_at(self, status: os.stat_result) -> bool:
+        """Whether the file that `status` is of is the one that is written to."""
+        own = os.fstat(self._fd)
+        return (own.st_dev, own.st_ino) == (status.st_dev, status.st_ino)
+
     def close(self) -> None:
         """Close the file when its last stream ends."""
         self._users -= 1
