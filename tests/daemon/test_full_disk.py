@@ -19,7 +19,7 @@ from moorage_api.transfer import ImportOptions, NameRule, PullOptions
 from support.archives import oci_layout, tar_of
 from support.cell import SNAPSHOTTERS, Cell
 from support.daemon import Daemon
-from support.gate import GatedDaemon, Stop
+from support.gate import GatedDaemon, Stop, ungated
 from support.images import ImageSpec, push
 from support.registry import Registry
 from support.tars import archive, entry
@@ -171,6 +171,7 @@ FAULTS: dict[str, tuple[str, str, int, type[MoorageError]]] = {
 }
 
 
+@pytest.mark.skipif(bool(ungated()), reason=ungated())
 @pytest.mark.parametrize("what", FAULTS)
 async def test_a_disk_that_fails(failing: GatedDaemon, reference: str, what: str) -> None:
     """Each call of a kind fails from its second on, until the pull has failed; then the disk is well again."""

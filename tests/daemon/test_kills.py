@@ -15,18 +15,17 @@ import pytest
 import moorage
 from moorage.client import Client
 from moorage_api.errors import MoorageError
-from moorage_api.linux.mount import temporary_mount
 from moorage_api.oci import image as documents
-from moorage_api.snapshots import Kind
 from moorage_api.transfer import PullOptions
 from support.cell import SNAPSHOTTERS
 from support.faultproxy import FaultProxy
-from support.gate import SYNCS, GatedDaemon, Stop
+from support.gate import SYNCS, GatedDaemon, Stop, ungated
 from support.images import ImageSpec, digest_of, push
 from support.registry import Registry
 from support.tars import archive, entry, folder, link, symlink
-from support.treelist import Listing, differences, listing
+from support.treelist import Listing, committed_trees, differences
 
+pytestmark = pytest.mark.skipif(bool(ungated()), reason=ungated())
 KILLS = int(os.environ.get("MOORAGE_KILLS", "10"))
 """MOORAGE_KILLS=200 takes about ten minutes, and has all boundaries of a pull with both snapshotters."""
 RATE = 12_000_000
@@ -102,7 +101,7 @@ def victim(daemon: GatedDaemon, registry: Registry) -> Victim:
                 made.killer.arm(0)
                 await client.pull(f"{registry.address}/kills/image:1", PullOptions(snapshotter=snapshotter))
                 made.boundaries[snapshotter] = made.killer.count
-                trees = await trees_of(client, snapshotter)
+                trees = await committed_trees(client, snapshotter)
                 assert set(trees) == set(CHAIN)
                 assert made.trees in ({}, trees), "the snapshotters agree"
                 made.trees = trees
@@ -117,20 +116,6 @@ async def proxy(registry: Registry) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(f"http://{registry.address}") as running:
         running.rate = RATE
         yield running
-
-
-async def trees_of(client: Client, snapshotter: str) -> dict[str, Listing]:
-    """The tree of each committed snapshot."""
-    found = {}
-    async with client.leased() as leased:
-        snapshots = leased.snapshots(snapshotter)
-        for info in await snapshots.list():
-            if info.kind is Kind.COMMITTED:
-                mounts = await snapshots.view(f"look {info.name}", info.name)
-                with temporary_mount(mounts) as root:
-                    found[info.name] = listing(root)
-                await snapshots.remove(f"look {info.name}")
-    return found
 
 
 async def forget(client: Client) -> None:
@@ -159,7 +144,7 @@ def check_blobs(root: Path) -> dict[str, int]:
 
 
 async def check_snapshots(client: Client, victim: Victim, snapshotter: str) -> None:
-    for chain, tree in (await trees_of(client, snapshotter)).items():
+    for chain, tree in (await committed_trees(client, snapshotter)).items():
         assert differences(tree, victim.trees[chain]) == []
 
 
@@ -218,7 +203,7 @@ async def _outcome(pull: asyncio.Task[object]) -> object:
 async def check_end(client: Client, victim: Victim, snapshotter: str, reference: str) -> None:
     """The image is there, with all of it, and nothing else is."""
     check_blobs(victim.daemon.root)
-    trees = await trees_of(client, snapshotter)
+    trees = await committed_trees(client, snapshotter)
     assert trees == victim.trees
     await client.garbage.collect()
     assert [stored.name for stored in await client.images.list()] == [reference]

@@ -14,7 +14,6 @@ import pytest
 
 import moorage
 from moorage.transfer import Transfers
-from moorage_api.linux.mount import temporary_mount
 from moorage_api.linux.tree import remove_tree
 from moorage_api.oci import image as documents
 from moorage_api.transfer import ImportOptions, NameRule
@@ -24,7 +23,7 @@ from support.daemon import Daemon
 from support.images import ImageSpec, digest_of
 from support.nasty import CONTAINERD, KNOWN, KNOWN_OVERLAY, NASTY, UMOCI, many_files
 from support.peer import Peer
-from support.treelist import Listing, differences, listing
+from support.treelist import Listing, differences, listing, tree_of
 
 MANY = int(os.environ.get("MOORAGE_MANY_FILES", "3000"))
 """MOORAGE_MANY_FILES=100000 takes about two minutes."""
@@ -95,15 +94,13 @@ def trees() -> dict[str, dict[str, Listing]]:
             return pieces.pop() if pieces else b""
 
         rules = (NameRule(REPOSITORY, is_prefix=True, allow_overwrite=True),)
-        async with moorage.connect(daemon.address) as client, client.leased() as leased:
+        async with moorage.connect(daemon.address) as client:
             options = ImportOptions(rules=rules, unpack=True, snapshotter=snapshotter)
             await Transfers(client.session).import_(source, options)
             made = {}
             for name, layers in IMAGES.items():
                 top = documents.chain_ids([digest_of(layer) for layer in layers])[-1]
-                mounts = await leased.snapshots(snapshotter).view(TAGS[name], top)
-                with temporary_mount(mounts) as root:
-                    made[name] = listing(root)
+                made[name] = await tree_of(client, snapshotter, top)
             return made
 
     with Daemon() as daemon:

@@ -30,6 +30,17 @@ _NOTIFICATION, _RESPONSE = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _CONTINUE = 1
 
 
+def ungated() -> str:
+    """Why system calls cannot be decided here; empty where they can."""
+    if platform.machine() not in NUMBERS:
+        return f"the numbers of its system calls are not known for {platform.machine()}"
+    try:
+        known = Path("/proc/sys/kernel/seccomp/actions_avail").read_text().split()
+    except FileNotFoundError:
+        return "the kernel has no seccomp"
+    return "" if "user_notif" in known else "the kernel does not let others decide on system calls"
+
+
 @dataclass(frozen=True)
 class Stop:
     """A call that waits for a decision: of the thread `thread`, with the file behind its first argument."""

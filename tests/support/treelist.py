@@ -7,6 +7,10 @@ import os
 import stat
 from pathlib import Path
 
+from moorage.client import Client
+from moorage_api.linux.mount import temporary_mount
+from moorage_api.snapshots import Kind
+
 Listing = dict[str, tuple[object, ...]]
 
 _KINDS = {
@@ -40,6 +44,22 @@ def listing(root: str | Path) -> Listing:
                 same.setdefault((status.st_dev, status.st_ino), []).append(relative)
     names = {name: tuple(sorted(paths)) for paths in same.values() for name in paths}
     return phantoms | {name: (*entry, names.get(name, (name,))) for name, (_, entry) in sorted(found.items())}
+
+
+async def tree_of(client: Client, snapshotter: str, name: str) -> Listing:
+    """What a committed snapshot shows."""
+    async with client.leased() as leased:
+        snapshots = leased.snapshots(snapshotter)
+        with temporary_mount(await snapshots.view(f"look {name}", name)) as root:
+            found = listing(root)
+        await snapshots.remove(f"look {name}")
+    return found
+
+
+async def committed_trees(client: Client, snapshotter: str) -> dict[str, Listing]:
+    """The tree of each committed snapshot."""
+    known = await client.snapshots(snapshotter).list()
+    return {info.name: await tree_of(client, snapshotter, info.name) for info in known if info.kind is Kind.COMMITTED}
 
 
 def differences(one: Listing, other: Listing) -> list[str]:
