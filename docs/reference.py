@@ -46,6 +46,7 @@ _CONTRACT_MODULES = (
     "moorage_api.folder_snapshotter",
     "moorage_api.snapshot_tree",
     "moorage_api.content",
+    "moorage_api.ingests",
     "moorage_api.differ",
     "moorage_api.mounts",
     "moorage_api.plugin",
@@ -76,7 +77,7 @@ both ways: another's shim below Moorage, and Moorage's below another containerd 
 
 `MOORAGE_RECORD_API=1 ./dev test` writes the table behind this page anew, `./dev docs` the page.
 """
-MUTATIONS = """Snapshotters with one thing wrong, each of which the suite must notice; every rule has at least one. The tests
+MUTATIONS = """Backends with one thing wrong, each of which the suite must notice; every rule has at least one. The tests
 check both.
 """
 
@@ -138,10 +139,15 @@ def _text(value: object) -> str:
 def conformance() -> str:
     """The page of the suites: their rules, and what is broken on purpose to try them."""
     sys.path.insert(0, str(DOCS.parent / "tests"))
-    from support.broken_snapshotters import table
+    from support import broken_content, broken_differs, broken_snapshotters
+    from support.mutations import table
 
+    broken = (broken_snapshotters.broken(), broken_content.broken(), broken_differs.broken())
     rules = "".join(_rules(title, suite) for title, suite in _suites())
-    return f"{CONFORMANCE}{rules}\n## Broken on purpose\n\n{MUTATIONS}\n{table()}"
+    tables = "".join(
+        f"\n### {title}\n\n{table(mutants)}" for (title, _), mutants in zip(_suites(), broken, strict=True)
+    )
+    return f"{CONFORMANCE}{rules}\n## Broken on purpose\n\n{MUTATIONS}{tables}"
 
 
 def _suites() -> list[tuple[str, type]]:

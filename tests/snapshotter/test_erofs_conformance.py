@@ -10,6 +10,7 @@ from moorage_snapshotter.erofs import ErofsSnapshotter
 
 class TestErofs(SnapshotterSuite):
     keeps_files = False
+    kill_stride = 2
 
     def open_snapshotter(self, folder: Path) -> ErofsSnapshotter:
         return ErofsSnapshotter(folder, ("index=off",))

@@ -30,10 +30,12 @@ from moorage_api.linux.tree import remove_tree
 from moorage_api.mounts import Mount
 from moorage_api.snapshot_tree import Record
 from moorage_api.snapshots import Info, Kind, Usage
+from moorage_api.testing.snapshots import SnapshotterSuite
 from moorage_api.types import Labels
 from moorage_snapshotter.native import NativeSnapshotter
 from moorage_snapshotter.overlay import OverlaySnapshotter
 from moorage_snapshotter.support import default_options
+from support.mutations import mutants_of
 
 _KILLED = "killed_at_every_change"
 
@@ -479,15 +481,12 @@ class NeverCleans(Sound):
         """Nothing."""
 
 
-def broken() -> list[type[Sound] | type[_Copying]]:
+def broken() -> list[type]:
     """All of them, in the order in which they stand here."""
-    return [cls for cls in globals().values() if isinstance(cls, type) and getattr(cls, "breaks", ())]
+    return mutants_of(globals())
 
 
-def table() -> str:
-    """The mutation table, in Markdown."""
-    rows = ["| broken on purpose | what is wrong | noticed by the rules |", "|---|---|---|"]
-    for cls in broken():
-        rules = "; ".join(rule.replace("_", " ") for rule in cls.breaks)
-        rows.append(f"| `{cls.__name__}` | {(cls.__doc__ or '').strip()} | {rules} |")
-    return "\n".join(rows) + "\n"
+def suite(cls: type) -> type:
+    """The suite on one of them."""
+    members = {"open_snapshotter": lambda self, folder: cls(folder), "holds_only_changes": not hasattr(cls, "flags")}
+    return type(f"Test{cls.__name__}", (SnapshotterSuite,), members)

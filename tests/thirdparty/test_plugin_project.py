@@ -29,8 +29,23 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project as a distribution of its own, in a folder of its own, made by pip without a network."""
     folder = tmp_path_factory.mktemp("site")
+    pip_install(project, folder)
+    return folder
+
+
+def pip_install(project: Path, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
     subprocess.run([*pip, "--no-build-isolation", "--no-deps", "--target", folder, project], check=True)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A content store and a differ, each a distribution of its own, installed in one folder."""
+    folder = tmp_path_factory.mktemp("stores")
+    for kind in ("content", "differ"):
+        project = tmp_path_factory.mktemp("projects") / f"my-{kind}"
+        write_project(kind, f"my-{kind}", project)
+        pip_install(project, folder)
     return folder
 
 
@@ -91,6 +106,25 @@ def test_a_container_and_a_pod_in_two_namespaces(daemon: Daemon, busybox: str) -
         assert container not in daemon.run("ctr", "-n", "default", "snapshots", "--snapshotter", "copy-cat", "ls")
         client.remove_all()
     assert list((daemon.root / URI / "snapshots").iterdir()), "its folder below the daemon's root"
+
+
+def test_a_content_store_and_a_differ(stores: Path, busybox: str) -> None:
+    """The daemon keeps its blobs in the one, and unpacks with the other."""
+    tables = '[plugins."io.containerd.service.v1.diff-service"]\ndefault = ["my-differ", "walking"]\n'
+    tables += '[plugins."io.containerd.content.v1.my-content"]\ndigits = 3\n'
+    daemon = DaemonWith(tables, stores)
+    top = 'version = 3\ndisabled_plugins = ["io.containerd.content.v1.content"]\n'
+    daemon.config_file.write_text(daemon.config_file.read_text().replace("version = 3\n", top))
+    with daemon:
+        assert daemon.run("moorage", "run", "--rm", busybox, "sh", "-c", "echo hi > /new; cat /new") == "hi\n"
+        blobs = list((daemon.root / "io.containerd.content.v1.my-content/blobs/sha256").glob("*/*"))
+        assert blobs
+        assert all(blob.name.startswith(blob.parent.name) and len(blob.parent.name) == 3 for blob in blobs)
+        # What the differ passes on: making a layer.
+        assert daemon.run("moorage", "run", "--name", "box", busybox, "touch", "/made") == ""
+        assert daemon.run("moorage", "commit", "box", "made:latest").strip()
+        assert daemon.run("moorage", "run", "--rm", "made:latest", "ls", "/made") == "/made\n"
+        daemon.run("moorage", "rm", "box")
 
 
 def test_served_to_others(installed: Path, short_tmp: Path) -> None:
