@@ -26,7 +26,7 @@ from moorage_api.runtime import Status
 from moorage_api.wire import cgroups_v1_pb2
 from moorage_api.wire import shim_v3_pb2 as pb
 from moorage_api.wire.runc_options_pb2 import ProcessDetails
-from support.leftovers import cgroup_processes, mounts_below
+from support.leftovers import cgroup_processes, cgroups, mounts_below
 from support.shim import NAMESPACE, Node, ShimClient
 
 
@@ -43,6 +43,35 @@ def running(program: str) -> str:
     """The command lines that begin with a script."""
     found = subprocess.run(["pgrep", "-af", f"^/bin/sh {program}"], capture_output=True, text=True, check=False)
     return found.stdout
+
+
+def kept(node: Node) -> list[str]:
+    """What the runtime keeps of containers: its own folders, and their control groups."""
+    states = node.folder / "oci" / NAMESPACE
+    found = [str(path) for path in states.iterdir()] if states.is_dir() else []
+    return found + [str(path) for path in cgroups(node.cgroup) if path.name != node.cgroup]
+
+
+async def test_nothing_is_kept_of_a_deleted_task(node: Node) -> None:
+    client = await node.task("c", "/bin/sh", "-c", "true")
+    assert await wait(client, "c") == 0
+    assert kept(node) != []
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    assert kept(node) == []
+
+
+async def test_hooks_after_the_end_are_run(node: Node, tmp_path: Path) -> None:
+    bundle = node.bundle("c", "/bin/sh", "-c", "true")
+    spec = json.loads((bundle / "config.json").read_text())
+    spec["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"cat > {tmp_path}/told"]}]}
+    (bundle / "config.json").write_text(json.dumps(spec))
+    client = await node.shim("c")
+    await client.call("Create", node.create("c"))
+    await client.call("Start", pb.StartRequest(id="c"))
+    await wait(client, "c")
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    assert json.loads((tmp_path / "told").read_text())["id"] == "c"
+    assert kept(node) == []
 
 
 async def test_a_life(node: Node) -> None:

@@ -326,7 +326,8 @@ class Container:
         init = self.init
         if init.streams is not None:
             await init.streams.settle()
-        await self.runtime.delete(self.id, force=init.status is Status.CREATED)
+        if init.status is Status.CREATED or not self.runtime.forget(self.id, self.cgroup):
+            await self.runtime.delete(self.id, force=init.status is Status.CREATED)
         await init.release()
         await self._rootfs.unmount()
         if self._oom is not None:
