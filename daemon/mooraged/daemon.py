@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -107,6 +108,9 @@ async def _start(graph: Graph, sockets: Sockets, config: Config) -> None:
     missing = [graph.why_not(uri) for uri in config.required_plugins if not _runs(graph, uri)]
     if missing:
         raise FailedPrecondition(f"required plugins have not started: {'; '.join(missing)}")
+    # What is there now stays as long as the daemon: garbage collection would look at all of it, again and again, and every
+    # call would wait for that.
+    gc.freeze()
     await sockets.start()
 
 

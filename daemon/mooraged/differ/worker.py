@@ -37,7 +37,7 @@ from mooraged.differ.tar.events import LimitError, TarError
 _SWITCH_INTERVAL = 0.0005
 # Seconds; so long does a cancelled extraction go on at most, and its fetch with it.
 _REPORT_INTERVAL = 0.05
-_NICENESS = 5
+_NICENESS = 10
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
