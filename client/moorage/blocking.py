@@ -14,7 +14,6 @@ and may be made from any thread but that one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from types import TracebackType
 from typing import Self
 
@@ -36,7 +35,7 @@ from moorage import (
 )
 from moorage import connect as connect_async
 from moorage.attachment import Chunk
-from moorage.portal import Facade, call, calls, enter, iterate, shared
+from moorage.portal import Facade, call, calls, enter, iterate, service, shared
 from moorage_api.containers import Container
 
 
@@ -237,41 +236,15 @@ class Client(Facade[client.Client]):
     collect = call(client.Client.collect)
     close = call(client.Client.close)
 
-    @cached_property
-    def images(self) -> Images:
-        return Images(self._inner.images)
-
-    @cached_property
-    def containers(self) -> Containers:
-        return Containers(self._inner.containers)
-
-    @cached_property
-    def content(self) -> Content:
-        return Content(self._inner.content)
-
-    @cached_property
-    def leases(self) -> Leases:
-        return Leases(self._inner.leases)
-
-    @cached_property
-    def tasks(self) -> Tasks:
-        return Tasks(self._inner.tasks)
-
-    @cached_property
-    def events(self) -> Events:
-        return Events(self._inner.events)
-
-    @cached_property
-    def garbage(self) -> Garbage:
-        return Garbage(self._inner.garbage)
-
-    @cached_property
-    def namespaces(self) -> Namespaces:
-        return Namespaces(self._inner.namespaces)
-
-    @cached_property
-    def introspection(self) -> Introspection:
-        return Introspection(self._inner.introspection)
+    images = service(Images)
+    containers = service(Containers)
+    content = service(Content)
+    leases = service(Leases)
+    tasks = service(Tasks)
+    events = service(Events)
+    garbage = service(Garbage)
+    namespaces = service(Namespaces)
+    introspection = service(Introspection)
 
     @property
     def address(self) -> str:

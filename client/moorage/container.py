@@ -24,6 +24,7 @@ from moorage_api import native
 from moorage_api.containers import Container
 from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
 from moorage_api.mounts import Mount
+from moorage_api.oci import capabilities
 from moorage_api.oci import spec as oci
 from moorage_api.runtime import Exit, Process, Status, Stdio
 
@@ -336,8 +337,10 @@ class ContainerHandle:
         env: Sequence[str] = (),
         user: str = "",
         workdir: str = "",
+        privileged: bool = False,
     ) -> ProcessHandle:
-        """Add a process to the running container, to be started. `FailedPrecondition` where it does not run."""
+        """Add a process to the running container, to be started; `privileged` gives it all capabilities that there are.
+        `FailedPrecondition` where it does not run."""
         process = await self.process()
         if process is None or process.status is not Status.RUNNING:
             state = state_of(self.record, process).status
@@ -350,6 +353,8 @@ class ContainerHandle:
 
             who = await asyncio.to_thread(user_of_process, process.pid, user)
             oci.set_user({"process": request}, who.uid, who.gid, who.groups)
+        if privileged:
+            oci.set_capabilities({"process": request}, capabilities.held())
         exec_id = uuid.uuid4().hex
         try:
             await self._client.tasks.exec(self.id, exec_id, oci.encode(request, oci.PROCESS_URL), stdio)

@@ -223,3 +223,24 @@ class enter(_Method[S], Generic[S, P, T, U]):  # noqa: N801
                 yield self.wrap(value)
 
         return method
+
+
+class service(Generic[U]):  # noqa: N801
+    """`images = service(Images)`: the blocking form of what the asynchronous object has under the same name."""
+
+    def __init__(self, wrap: Callable[[Any], U]) -> None:
+        self.wrap = wrap
+        self.__doc__ = wrap.__doc__
+        self._name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: Facade[Any], owner: type) -> U: ...
+
+    def __get__(self, instance: Facade[Any] | None, owner: type) -> Self | U:
+        return self if instance is None else self.wrap(getattr(instance._inner, self._name))

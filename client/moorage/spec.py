@@ -46,7 +46,7 @@ def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spe
     oci.set_env(spec, [f"HOSTNAME={hostname}"])
     if options.terminal:
         oci.set_terminal(spec)
-    oci.set_env(spec, _with_own_values(options.env))
+    oci.set_env(spec, with_own_values(options.env))
     if options.workdir:
         spec["process"]["cwd"] = _absolute(options.workdir, "the working directory")
     spec["root"]["readonly"] = options.read_only
@@ -66,7 +66,7 @@ def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spe
     return spec
 
 
-def _with_own_values(env: Sequence[str]) -> list[str]:
+def with_own_values(env: Sequence[str]) -> list[str]:
     """A bare `NAME` takes the caller's own value, and is left out where there is none (as docker does)."""
     own = [f"{entry}={os.environ[entry]}" for entry in env if "=" not in entry and entry in os.environ]
     return [entry for entry in env if "=" in entry] + own

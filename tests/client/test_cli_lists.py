@@ -97,6 +97,32 @@ def test_filters_and_formats_of_ps(cli: Cli) -> None:
     assert cli.call("ps", "--filter", "colour=red").returncode == 1
 
 
+def test_lists_are_filtered(cli: Cli) -> None:
+    cli("volume", "create", "--label", "a=b", "used")
+    cli("volume", "create", "unused")
+    cli("network", "create", "--label", "a=b", "sea")
+    cli("create", "--name", "one", "--network", "sea", "-v", "used:/x", cli.image, "true")
+    assert cli("volume", "ls", "-q", "-f", "dangling=true") == "unused\n"
+    assert cli("volume", "ls", "-q", "-f", "label=a=b") == "used\n"
+    assert cli("volume", "ls", "-q", "-f", "name=us", "-f", "label=c") == ""
+    assert cli("network", "ls", "-f", "label=a", "--format", "{{.Name}}") == "sea\n"
+    assert cli("network", "ls", "-f", "driver=null", "--format", "{{.Name}}") == "none\n"
+    ask = ("ps", "-a", "--format", "{{.Names}}", "--filter")
+    for wanted in ("network=sea", "volume=used", f"ancestor={cli.image}"):
+        assert cli(*ask, wanted) == "one\n"
+    cli("start", "-a", "one")
+    assert (cli(*ask, "exited=0"), cli(*ask, "exited=1")) == ("one\n", "")
+    assert cli("ps", "-a", "-s").splitlines()[0].split()[-1] == "SIZE"
+    assert len(cli("images", "-q", "-f", f"reference={cli.image.split('/')[0]}/*/busy*").split()) == 1
+    assert cli("images", "-q", "-f", "reference=other") == cli("images", "-q", "-f", "dangling=true") == ""
+    assert cli("images", "-q", "-f", "label=none") == ""
+    for list_of in ("volume", "network", "image"):
+        assert cli.call(list_of, "ls", "-f", "colour=red").returncode == 1
+    cli("rm", "one")
+    cli("network", "rm", "sea")
+    cli("volume", "prune", "-f")
+
+
 def test_two_namespaces_do_not_see_one_another(cli: Cli, shared_daemon: Daemon) -> None:
     other = Cli(shared_daemon, cli.image, f"{cli.namespace}-other")
     id = cli.run_detached("sh", "-c", "echo mine; sleep 100", name="same")

@@ -145,7 +145,7 @@ def test_created_is_not_started(cli: Cli) -> None:
     assert cli("start", "-a", id) == "hello\n"
 
 
-def test_exec(cli: Cli) -> None:
+def test_exec(cli: Cli, tmp_path: Path) -> None:
     cli.run_detached("sleep", "100", name="host")
     done = cli.call("exec", "-i", "host", "sh", "-c", "cat; echo error >&2; exit 9", input="in\n")
     assert (done.returncode, done.stdout, done.stderr) == (9, "in\n", "error\n")
@@ -153,6 +153,19 @@ def test_exec(cli: Cli) -> None:
     assert (
         cli("exec", "-e", "A=b", "-u", "www-data", "-w", "/tmp", "host", "sh", "-c", script) == "b\n33\n33 50\n/tmp\n"
     )
+    (tmp_path / "env").write_text("FROM_FILE=x\n")
+    caps = cli(
+        "exec",
+        "--privileged",
+        "--env-file",
+        str(tmp_path / "env"),
+        "host",
+        "sh",
+        "-c",
+        "echo $FROM_FILE; grep CapEff /proc/self/status",
+    )
+    assert caps.split()[0] == "x"
+    assert int(caps.split()[2], 16) > int(cli("exec", "host", "grep", "CapEff", "/proc/self/status").split()[1], 16)
     assert cli.call("exec", "host", "no-such-program").returncode == 127
     assert cli.call("exec", "host", "/etc").returncode == 126
     cli("exec", "-d", "host", "touch", "/made")

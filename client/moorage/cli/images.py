@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import fnmatch
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.credentials import stored_credentials
 from moorage.cli.errors import FAILURE, CommandError
+from moorage.cli.filters import filters, has_label
 from moorage.cli.output import print_rows, warn
 from moorage.cli.progress import display
 from moorage.cli.references import familiar
@@ -97,21 +100,30 @@ class _Listed:
     id: str = ""
     created: str = ""
     size: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @click.command()
 @click.argument("repository", default="")
+@click.option("-a", "--all", is_flag=True, hidden=True, help="docker's; there are no images between others.")
+@click.option("-f", "--filter", "texts", multiple=True, metavar="KEY=VALUE", help="reference, label, dangling.")
 @click.option("--digests", is_flag=True, help="Show digests.")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten ids.")
 @formatted
 @connected()
-async def images(app: App, repository: str, digests: bool, no_trunc: bool) -> None:
+async def images(app: App, repository: str, all: bool, texts: tuple[str, ...], digests: bool, no_trunc: bool) -> None:
     """List the images of the namespace."""
-    found = await app.client.images.list()
+    wanted_by = filters(texts, ("reference", "label", "dangling"))
+    # Every image here has a name.
+    found = await app.client.images.list() if "true" not in wanted_by.get("dangling", ()) else []
+    for pattern in wanted_by.get("reference", ()):
+        found = [image for image in found if _is_like(image.name, pattern)]
     if repository:
         wanted = references.parse_exact(repository)
         found = [image for image in found if _matches(image.name, wanted)]
     listed = await asyncio.gather(*(_look(app.client, image) for image in found))
+    tags = wanted_by.get("label", ())
+    listed = [entry for entry in listed if not tags or any(has_label(entry.labels, tag) for tag in tags)]
     rows = [_row(entry, no_trunc=no_trunc) for entry in sorted(listed, key=lambda entry: entry.created, reverse=True)]
     if app.quiet:
         for id in dict.fromkeys(row["ID"] for row in rows):
@@ -130,7 +142,13 @@ async def _look(client: Client, image: Image) -> _Listed:
         # Not for this platform, or only a part of it is here: it is listed all the same.
         return _Listed(image)
     size = sum(blob.size for blob in (found.manifest, found.config_descriptor, *found.layers))
-    return _Listed(image, found.id, found.config.created, size)
+    return _Listed(image, found.id, found.config.created, size, found.config.config.labels)
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    """Whether a name is as a pattern says, with or without its tag."""
+    short = familiar(name)
+    return fnmatch.fnmatchcase(short, pattern) or fnmatch.fnmatchcase(short.rpartition(":")[0], pattern)
 
 
 def _matches(name: str, wanted: references.Reference) -> bool:

@@ -11,6 +11,7 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, describe_each, for_each
+from moorage.cli.filters import filters, named_and_labelled
 from moorage.cli.pairs import joined, pairs
 from moorage.find import find
 from moorage.network import connect as connecting
@@ -37,10 +38,12 @@ async def _networks(app: App) -> Networks:
 
 @network.command("ls")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten ids.")
+@click.option("-f", "--filter", "texts", multiple=True, metavar="KEY=VALUE", help="name, label, driver.")
 @formatted
 @connected()
-async def list_networks(app: App, no_trunc: bool) -> None:
+async def list_networks(app: App, no_trunc: bool, texts: tuple[str, ...]) -> None:
     """List networks."""
+    wanted = filters(texts, ("name", "label", "driver"))
     rows = [
         {
             "ID": found.id if no_trunc else found.id[:12],
@@ -52,6 +55,7 @@ async def list_networks(app: App, no_trunc: bool) -> None:
             "Labels": joined(found.labels),
         }
         for found in (await _networks(app)).list()
+        if named_and_labelled(found.name, found.labels, wanted) and found.driver in wanted.get("driver", [found.driver])
     ]
     app.show(rows, _COLUMNS, "ID")
 

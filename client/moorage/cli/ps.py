@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from moorage import labels
 from moorage.cli.app import App, connected, formatted
+from moorage.cli.filters import filters, has_label
 from moorage.cli.output import shorten
 from moorage.cli.pairs import joined
 from moorage.cli.references import brief
@@ -41,14 +43,12 @@ _FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "image", "hea
 @click.option("-a", "--all", is_flag=True, help="Also those that do not run.")
 @click.option("-l", "--latest", is_flag=True, help="Only the newest, in any state.")
 @click.option("-n", "--last", type=int, default=-1, help="Only the newest so many, in any state.")
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(_FILTERS)}.")
+@click.option("-f", "--filter", "texts", multiple=True, metavar="KEY=VALUE", help=f"{', '.join(_FILTERS)}.")
 @click.option("-s", "--size", is_flag=True, help="Show what each has written into its file system.")
 @click.option("--no-trunc", is_flag=True, help="Do not shorten.")
 @formatted
 @connected()
-async def ps(
-    app: App, all: bool, latest: bool, last: int, filters: tuple[str, ...], size: bool, no_trunc: bool
-) -> None:
+async def ps(app: App, all: bool, latest: bool, last: int, texts: tuple[str, ...], size: bool, no_trunc: bool) -> None:
     """List containers."""
     records, processes = await asyncio.gather(app.client.containers.list(), app.client.tasks.list())
     tasks = {process.container_id: process for process in processes}
@@ -57,8 +57,8 @@ async def ps(
     found = [(record, state_of(record, tasks.get(record.id))) for record in records if record not in abandoned]
     found.sort(key=lambda pair: pair[0].created_at, reverse=True)
     count = 1 if latest else last
-    wanted = [_parse_filter(text) for text in filters]
-    if not all and count < 0 and not any(key == "status" for key, _ in wanted):
+    wanted = filters(texts, _FILTERS)
+    if not all and count < 0 and not {"status", "exited"} & set(wanted):
         found = [pair for pair in found if pair[1].running]
     found = [pair for pair in found if _passes(*pair, wanted)]
     if count >= 0:
@@ -132,17 +132,8 @@ def _command(record: Container) -> str:
     return " ".join(f"'{word}'" if " " in str(word) else str(word) for word in args)
 
 
-def _parse_filter(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or key not in _FILTERS:
-        raise InvalidArgument(f"invalid filter {text!r}: expected {', '.join(f'{name}=' for name in _FILTERS)}")
-    return key, value
-
-
-def _passes(record: Container, state: State, filters: list[tuple[str, str]]) -> bool:
-    """Of several filters of one key any must fit, of different keys all."""
-    keys = {key for key, _ in filters}
-    return all(any(_fits(record, state, key, value) for other, value in filters if other == key) for key in keys)
+def _passes(record: Container, state: State, wanted: Mapping[str, list[str]]) -> bool:
+    return all(any(_fits(record, state, key, value) for value in values) for key, values in wanted.items())
 
 
 def _fits(record: Container, state: State, key: str, value: str) -> bool:
@@ -165,5 +156,4 @@ def _fits(record: Container, state: State, key: str, value: str) -> bool:
         case "image" | "ancestor":
             return value in (record.image, brief(record.image))
         case _:
-            name, equals, wanted = value.partition("=")
-            return name in record.labels and (not equals or record.labels[name] == wanted)
+            return has_label(record.labels, value)

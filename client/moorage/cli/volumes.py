@@ -10,7 +10,8 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, describe_each, for_each
-from moorage.cli.pairs import pairs
+from moorage.cli.filters import filters, named_and_labelled
+from moorage.cli.pairs import joined, pairs
 from moorage.options import options_of
 from moorage.volumes import NamedVolume, Volumes
 from moorage_api.errors import AlreadyExists, FailedPrecondition
@@ -28,11 +29,19 @@ async def _volumes(app: App) -> Volumes:
 
 
 @volume.command("ls")
+@click.option("-f", "--filter", "texts", multiple=True, metavar="KEY=VALUE", help="name, label, dangling.")
 @formatted
 @connected()
-async def list_volumes(app: App) -> None:
+async def list_volumes(app: App, texts: tuple[str, ...]) -> None:
     """List volumes."""
-    rows = [_shown(found) for found in (await _volumes(app)).list()]
+    wanted = filters(texts, ("name", "label", "dangling"))
+    unused = wanted.pop("dangling", [])
+    rows = []
+    for found in (await _volumes(app)).list():
+        if unused and str(not await volume_users(app, found.name)).lower() not in unused:
+            continue
+        if named_and_labelled(found.name, found.labels, wanted):
+            rows.append({**_shown(found), "Labels": joined(found.labels)})
     app.show(rows, _COLUMNS, "Name")
 
 
