@@ -15,6 +15,7 @@ import pytest
 
 from moorage_api.errors import Code, MoorageError
 from moorage_api.wire import cri_pb2
+from moorage_cri.container.host import host
 from support.cri import CriClient, container_config, pod_config
 from support.daemon import Daemon
 from support.images import ImageSpec, LayerBuilder, busybox_layer, push
@@ -368,6 +369,45 @@ def test_limits_reach_the_cgroup(cri: CriClient, shared_daemon: Daemon, pod: Pod
     assert memory.read_text().strip() == str(64 << 20)
     assert cri.execute(container, "cat", "/proc/1/oom_score_adj").stdout == b"500\n"
     assert cri.status(container).resources.linux == limits
+
+
+def test_limits_change_while_it_runs(cri: CriClient, pod: Pod, busybox: str) -> None:
+    limits = cri_pb2.LinuxContainerResources(cpuset_cpus="0", cpu_period=100_000, cpu_quota=20_000)
+    container = cri.start(*pod, container_config(busybox, "sleep", "1000", resources=limits))
+    own = "/sys/fs/cgroup" if host().unified else "/sys/fs/cgroup/*"
+    cpus = f"cat {own}/cpuset.cpus | head -1"
+    assert cri.execute(container, "sh", "-c", cpus).stdout.strip() == b"0"
+    last = (os.cpu_count() or 1) - 1
+    wanted = f"0-{last}" if last else "0"
+    cri.UpdateContainerResources(container_id=container, linux={"cpuset_cpus": wanted, "cpu_quota": 30_000})
+    assert cri.execute(container, "sh", "-c", cpus).stdout.decode().strip() == wanted
+    shown = cri.status(container).resources.linux
+    assert (shown.cpuset_cpus, shown.cpu_quota, shown.cpu_period) == (wanted, 30_000, 100_000)
+    assert (
+        _code(lambda: cri.UpdateContainerResources(container_id=container, linux={"cpuset_cpus": "x"})) is not Code.OK
+    )
+    assert cri.status(container).resources.linux == shown
+
+
+@pytest.mark.skipif(host().unified, reason="this host has cgroup v2 alone, where both are possible")
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"unified": {"memory.high": "100000"}},
+        pytest.param(
+            {"hugepage_limits": [{"page_size": "2MB", "limit": 2 << 20}]},
+            marks=pytest.mark.skipif(host().hugetlb, reason="this host has the hugetlb controller"),
+        ),
+    ],
+)
+def test_limits_that_this_host_cannot_set(cri: CriClient, pod: Pod, busybox: str, limits: dict[str, object]) -> None:
+    resources = cri_pb2.LinuxContainerResources(**limits)  # type: ignore[arg-type]
+    refused = container_config(busybox, "true", name="refused", resources=resources)
+    assert _code(lambda: cri.create(*pod, refused)) is Code.INVALID_ARGUMENT
+    container = cri.start(*pod, container_config(busybox, "sleep", "1000"))
+    update = {"container_id": container, "linux": limits | {"cpu_shares": 512}}
+    assert _code(lambda: cri.UpdateContainerResources(**update)) is Code.INVALID_ARGUMENT
+    assert cri.status(container).resources.linux.cpu_shares == 0
 
 
 def test_running_out_of_memory_is_told(cri: CriClient, pod: Pod, busybox: str) -> None:

@@ -15,6 +15,7 @@ from support.daemon import Daemon
 from support.images import ImageSpec, LayerBuilder, busybox_layer, push
 from support.leftovers import mounts_below
 from support.registry import Registry
+from support.terminal import wait_until
 
 HOST = 200_000
 SIZE = 65_536
@@ -230,3 +231,34 @@ def test_a_snapshotter_that_copies(cri: CriClient, shared_daemon: Daemon, busybo
     container = cri.start(pod, config, container_config(busybox, "sleep", "1000"))
     script = "touch /new; chown 7 /new; stat -c %u /new /bin/busybox"
     assert cri.execute(container, "sh", "-c", script).stdout.split() == [b"7", b"0"]
+
+
+def test_terminals_and_standard_input(cri: CriClient, busybox: str, logs: Path, handler: str) -> None:
+    config = mapped_pod(log_directory=logs)
+    pod = cri.run_pod(config, handler)
+    script = "tty; stat -c %u $(tty); read line; echo got $line"
+    wanted = container_config(busybox, "sh", "-c", script, log_path="0.log", tty=True, stdin=True)
+    container = cri.start(pod, config, wanted)
+    with cri.attach(container, stdin=True, tty=True) as attached:
+        attached.write(b"it\n")
+        wait_until(lambda: "got it" in (logs / "0.log").read_text(), "the line came through")
+    lines = [line.split(" ", 3)[3].strip() for line in (logs / "0.log").read_text().splitlines()]
+    assert lines[:2] == ["/dev/pts/0", "0"]
+    other = cri.start(pod, config, container_config(busybox, "sleep", "1000", name="other"))
+    with cri.exec(other, "sh", "-c", "tty; id -u; echo again > /dev/stdout", tty=True) as process:
+        output = process.communicate().stdout.decode().split()
+    assert output == ["/dev/pts/0", "0", "again"]
+    assert cri.execute(other, "sh", "-c", "echo x > /dev/stdout; echo y > /dev/stderr").stdout == b"x\n"
+
+
+def test_a_port_of_the_pod(cri: CriClient, busybox: str) -> None:
+    config = mapped_pod()
+    pod = cri.run_pod(config)
+    command = "mkdir /www; echo reached > /www/index.html; exec httpd -f -p 80 -h /www"
+    container = cri.start(pod, config, container_config(busybox, "sh", "-c", command))
+    assert cri.execute(container, "sh", "-c", "until wget -qO- 127.0.0.1:80; do sleep 0.05; done").exit_code == 0
+    with cri.port_forward(pod, 80) as connection:
+        connection.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"".join(iter(connection.read, b"")).endswith(b"reached\n")
+    stats = cri.PodSandboxStats(pod_sandbox_id=pod).stats.linux
+    assert stats.network.default_interface.rx_bytes.value > 0

@@ -55,6 +55,8 @@ def oci_resources(resources: cri_pb2.LinuxContainerResources, host: Host) -> dic
                 {"pageSize": limit.page_size, "limit": limit.limit} for limit in resources.hugepage_limits
             ]
     if resources.unified:
+        if not host.unified:
+            raise InvalidArgument("unified resources need a host with cgroup v2 alone")
         found["unified"] = dict(resources.unified)
     return found
 
