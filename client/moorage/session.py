@@ -35,6 +35,8 @@ def open_channel(address: str) -> aio.Channel:
             # A daemon that is restarted is found again at once, not after the usual minutes of back-off.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1000),
+            # A new channel dials at once, whatever befell others to the same daemon.
+            ("grpc.use_local_subchannel_pool", 1),
         ],
     )
 
