@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from moorage_api import containers
 from moorage_api.errors import DataLoss, MoorageError, NotFound
 from moorage_api.runtime import Status
 from moorage_cri import labels
 from moorage_cri.container import image_volumes, journal, stopping
-from moorage_cri.container.execution import sweep_commands
+from moorage_cri.container.execution import begun_commands, sweep_commands
 from moorage_cri.container.start import discard_task
 from moorage_cri.context import Cri
 from moorage_cri.metadata import decode_container, decode_sandbox
@@ -32,7 +35,40 @@ async def recover(cri: Cri) -> None:
         cri.containers.add(container.id, container)
         cri.container_names.restore(container.name, container.id)
     await _restore_runs(cri)
-    cri.background.start("leftovers of interrupted calls", sweep(cri))
+    # Whoever was attached has gone.
+    await cri.run(files.remove, cri.state / "attach")
+    # What there is now is an earlier run's. Later, it could be what a call is about to make.
+    left = await cri.run(_leftovers, cri)
+    cri.background.start("leftovers of interrupted calls", sweep(cri, left))
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What an earlier run of the daemon had begun and not brought to an end, by id; commands by their folders."""
+
+    networks: Sequence[str]
+    pods: Sequence[str]
+    namespaces: Sequence[str]
+    containers: Sequence[str]
+    commands: Sequence[Path]
+
+
+def _leftovers(cri: Cri) -> Leftovers:
+    """What belongs to no pod that is ready, or to no pod or container at all. The folder of each is made first and
+    removed last."""
+    return Leftovers(
+        networks=[
+            id for id in cri.network.known() if id not in cri.sandboxes or not cri.is_ready(cri.sandboxes.get(id))
+        ],
+        pods=[name for name in _names(cri.root / "sandboxes") if name not in cri.sandboxes],
+        namespaces=[id for id in cri.namespaces.ids() if id not in cri.sandboxes],
+        containers=[name for name in _names(cri.root / "containers") if name not in cri.containers],
+        commands=begun_commands(cri),
+    )
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def _sandboxes(cri: Cri) -> list[Sandbox]:
@@ -93,13 +129,11 @@ async def _restore_runs(cri: Cri) -> None:
             run.pid, run.started_at = process.pid, run.started_at or container.created_at
 
 
-async def sweep(cri: Cri) -> None:
-    """Take down what belongs to no pod: networks, shims, leases, folders. One failure keeps none of the others."""
-    for id in cri.network.known():
-        sandbox = cri.sandboxes.get(id) if id in cri.sandboxes else None
-        if sandbox is None or not cri.is_ready(sandbox):
-            teardown.end_network_later(cri, id)
-    for id in await cri.run(_unknown_folders, cri):
+async def sweep(cri: Cri, left: Leftovers) -> None:
+    """Take down what is left. One failure keeps none of the others."""
+    for id in left.networks:
+        teardown.end_network_later(cri, id)
+    for id in left.pods:
         logger.info("pod %s was never finished: it is taken down", id)
         try:
             await teardown.end_shim(cri, id)
@@ -107,29 +141,18 @@ async def sweep(cri: Cri) -> None:
             await cri.run(files.remove, cri.sandbox_folder(id))
         except MoorageError as error:
             logger.warning("pod %s, which was never finished, could not be taken down: %s", id, error)
-    for id in cri.namespaces.ids():
-        if id not in cri.sandboxes:
-            await teardown.end_namespace(cri, id)
-    await cri.run(_remove_unknown_containers, cri)
-    await sweep_commands(cri)
+    for id in left.namespaces:
+        await teardown.end_namespace(cri, id)
+    await cri.run(_remove_containers, cri, left.containers)
+    await sweep_commands(cri, left.commands)
 
 
-def _unknown_folders(cri: Cri) -> list[str]:
-    """The folder of a pod is made first and removed last."""
-    folder = cri.root / "sandboxes"
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name for name in names if name not in cri.sandboxes)
-
-
-def _remove_unknown_containers(cri: Cri) -> None:
+def _remove_containers(cri: Cri, ids: Sequence[str]) -> None:
     """Folders and snapshots of containers that have no record: making or removing them was cut short."""
-    folder = cri.root / "containers"
     snapshotters = {cri.snapshotter_of(handler) for handler in cri.config.runtimes.values()}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name in cri.containers:
-            continue
-        for key in (*image_volumes.unmount(cri, path.name), path.name):
+    for id in ids:
+        for key in (*image_volumes.unmount(cri, id), id):
             for name in snapshotters:
                 with suppress(NotFound):
                     cri.k8s.snapshotter(name).remove(key)
-        files.remove(path)
+        files.remove(cri.container_folder(id))

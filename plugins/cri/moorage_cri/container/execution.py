@@ -52,10 +52,15 @@ def exec_folder(cri: Cri, id: str, exec_id: str) -> Path:
     return cri.state / "exec" / f"{id}.{exec_id}"
 
 
-async def sweep_commands(cri: Cri) -> None:
-    """Kill the commands that an earlier run of the daemon had begun: whoever waited for them has gone."""
+def begun_commands(cri: Cri) -> list[Path]:
+    """The folders of commands that an earlier run of the daemon had begun: to be asked before this one begins any."""
     folder = cri.state / "exec"
-    for path in list(folder.iterdir()) if folder.is_dir() else ():
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+async def sweep_commands(cri: Cri, begun: Sequence[Path]) -> None:
+    """Kill those commands: whoever waited for them has gone."""
+    for path in begun:
         id, _, exec_id = path.name.partition(".")
         try:
             await discard(cri, id, exec_id)
