@@ -87,6 +87,14 @@ class TestRun:
         done = ctr.once(*maps, pulled, "mapped", "cat", "/proc/self/uid_map")
         assert done.stdout.split() == ["0", "100000", "65536"], done.stderr
 
+    def test_a_user_namespace_without_a_copy(self, ctr: Ctr, pulled: str) -> None:
+        """The client finds that the snapshotter maps ids, and asks for it. Clients before containerd 2 mount an overlay
+        themselves, to look for users, without knowing of mappings: so here it is the snapshotter that copies."""
+        maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536", "--remap-labels"]
+        command = ["sh", "-c", "stat -c %u / /bin/busybox; touch /new; stat -c %u /new"]
+        done = ctr.once(*maps, "--snapshotter", "native", pulled, "mapped-without-a-copy", *command)
+        assert done.stdout.split() == ["0", "0", "0"], done.stderr
+
 
 class TestStreams:
     """Where the output of a task goes, besides FIFOs."""

@@ -18,7 +18,7 @@ from moorage_api.snapshots import Snapshotter, rebases
 from moorage_snapshotter import support
 from moorage_snapshotter.overlay import OverlaySnapshotter
 from moorage_snapshotter.plugin import OverlayConfig, moorage_register
-from moorage_snapshotter.support import default_options, overlay_problem
+from moorage_snapshotter.support import default_options, maps_ids, overlay_problem
 
 
 class Context(SimpleNamespace):
@@ -50,7 +50,8 @@ def test_plugins_start_and_stop(tmp_path: Path, id: str) -> None:
     assert isinstance(snapshotter, Snapshotter)
     assert context.exports == {"root": str(tmp_path)}
     assert [platform.os for platform in context.platforms] == ["linux"]
-    assert context.capabilities == (["rebase"] if id != "native" else [])
+    mapping = ["remap-ids"] if maps_ids(tmp_path, overlay=id != "native") else []
+    assert context.capabilities == (["rebase"] if id != "native" else []) + mapping
     assert rebases(snapshotter) == (id != "native")
     [stop] = context.stops
     stop()

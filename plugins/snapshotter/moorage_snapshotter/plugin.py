@@ -14,7 +14,7 @@ from moorage_snapshotter.erofs import ErofsSnapshotter
 from moorage_snapshotter.image_mount import erofs_problem
 from moorage_snapshotter.native import NativeSnapshotter
 from moorage_snapshotter.overlay import OverlaySnapshotter
-from moorage_snapshotter.support import default_options, overlay_problem
+from moorage_snapshotter.support import default_options, maps_ids, overlay_problem
 
 _ROOT = "Where snapshots are kept; empty for the plugin's folder below the daemon's root."
 _DURABLE = (
@@ -63,7 +63,7 @@ def init_overlay(context: InitContext[OverlayConfig]) -> OverlaySnapshotter:
         raise SkipPlugin(problem)
     snapshotter = OverlaySnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
     context.on_stop(snapshotter.close)
-    context.capabilities.append("rebase")
+    context.capabilities.extend(["rebase", *_mapping(root)])
     return snapshotter
 
 
@@ -77,7 +77,7 @@ def init_erofs(context: InitContext[ErofsConfig]) -> ErofsSnapshotter:
         raise SkipPlugin(problem)
     snapshotter = ErofsSnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
     context.on_stop(snapshotter.close)
-    context.capabilities.append("rebase")
+    context.capabilities.extend(["rebase", *_mapping(root)])
     return snapshotter
 
 
@@ -87,6 +87,7 @@ def init_native(context: InitContext[NativeConfig]) -> NativeSnapshotter:
     root = _root(context, config.root_path)
     snapshotter = NativeSnapshotter(root, durable=config.durable, remove_at_once=config.remove_at_once)
     context.on_stop(snapshotter.close)
+    context.capabilities.extend(_mapping(root, overlay=False))
     return snapshotter
 
 
@@ -97,6 +98,11 @@ def moorage_register() -> Sequence[Registration]:
         Registration(PluginType.SNAPSHOTTER, "erofs", init_erofs, config=ErofsConfig),
         Registration(PluginType.SNAPSHOTTER, "native", init_native, config=NativeConfig),
     ]
+
+
+def _mapping(root: Path, *, overlay: bool = True) -> list[str]:
+    """containerd's word for snapshotters that take the labels of id mappings, where it can be done."""
+    return ["remap-ids"] if maps_ids(root, overlay=overlay) else []
 
 
 def _root(

@@ -38,6 +38,25 @@ def overlay_problem(root: Path, options: Sequence[str] = ()) -> str:
     return ""
 
 
+def maps_ids(root: Path, *, overlay: bool = True) -> bool:
+    """Whether files below `root` can be seen through a mapping of ids, on their own or as the layers of an overlay: what
+    clients know as the capability `remap-ids`. Found by doing it."""
+    probe = tempfile.mkdtemp(prefix="mapping-probe-", dir=root)
+    try:
+        for name in ("lower1", "lower2"):
+            os.mkdir(f"{probe}/{name}")
+        mapping = ("uidmap=0:1:1", "gidmap=0:1:1")
+        request = Mount("bind", probe, options=("bind", *mapping))
+        if overlay:
+            request = Mount("overlay", "overlay", options=(f"lowerdir={probe}/lower2:{probe}/lower1", *mapping))
+        with temporary_mount([request], str(root)) as mapped:
+            return os.stat(mapped).st_uid == 1
+    except OSError:
+        return False
+    finally:
+        remove_tree(probe)
+
+
 def default_options(given: Sequence[str]) -> tuple[str, ...]:
     """`given`, and what containerd adds: `index=off` (a layer is in many overlays at once), `userxattr` in a user
     namespace, where overlayfs may not use `trusted` attributes."""
