@@ -130,11 +130,12 @@ class TaskManager(Protocol):
     async def checkpoint(self, container_id: str, path: str, options: TypedValue | None = None) -> None:
         """Write a checkpoint to `path`; `Unimplemented` where the OCI runtime has no criu."""
 
-    async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "") -> None:
+    async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "", *, patient: bool = False) -> None:
         """Copy what the process writes from now on to the FIFOs `stdio.stdout` and `stdio.stderr` as well, each until
         its reader has gone; with a terminal, all goes to `stdout`. They end with the process's own streams.
 
-        Where its output goes is not touched. A reader that takes nothing for long is dropped. For its input there is
+        Where its output goes is not touched. A reader that takes nothing for long is dropped, and with `patient` waited
+        for as long as it is there. For its input there is
         the process's own FIFO. `NotFound`; `FailedPrecondition` for a process that is not running, or whose output
         goes nowhere; `Unimplemented` by shims that are not Moorage's.
         """

@@ -68,9 +68,11 @@ class Tasks:
 
     async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "") -> None:
         """Copy what a process writes from now on to the FIFOs `stdio.stdout` and `stdio.stderr`, too; they must have
-        readers. `FailedPrecondition` where it does not run or its output goes nowhere, `NotFound`, `Unimplemented` by a
+        readers, and the process waits for those that are slow. `FailedPrecondition` where it does not run or its output goes nowhere, `NotFound`, `Unimplemented` by a
         daemon or a shim of another kind."""
-        request = AttachRequest(container_id=container_id, exec_id=exec_id, stdout=stdio.stdout, stderr=stdio.stderr)
+        request = AttachRequest(
+            container_id=container_id, exec_id=exec_id, stdout=stdio.stdout, stderr=stdio.stderr, patient=True
+        )
         await self._session.call(AttachmentsStub(self._session.channel).Attach, request)
 
     async def get(self, container_id: str, exec_id: str = "") -> Process:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#moorage_api/wire/moorage_shim.proto\x12\x0fmoorage.shim.v1\x1a\x1bgoogle/protobuf/empty.proto\"\x1b\n\rReopenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"L\n\rAttachRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xec_id\x18\x02 \x01(\t\x12\x0e\n\x06stdout\x18\x03 \x01(\t\x12\x0e\n\x06stderr\x18\x04 \x01(\t\"\xfd\x01\n\x0eSandboxOptions\x12\x12\n\nnamespaces\x18\x01 \x03(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12=\n\x07sysctls\x18\x03 \x03(\x0b\x32,.moorage.shim.v1.SandboxOptions.SysctlsEntry\x12\x10\n\x08shm_size\x18\x04 \x01(\x04\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0f\n\x07uid_map\x18\x06 \x01(\t\x12\x0f\n\x07gid_map\x18\x07 \x01(\t\x12\x14\n\x0c\x63groups_path\x18\x08 \x01(\t\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32H\n\x04Logs\x12@\n\x06Reopen\x12\x1e.moorage.shim.v1.ReopenRequest\x1a\x16.google.protobuf.Empty2K\n\x07Streams\x12@\n\x06\x41ttach\x12\x1e.moorage.shim.v1.AttachRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#moorage_api/wire/moorage_shim.proto\x12\x0fmoorage.shim.v1\x1a\x1bgoogle/protobuf/empty.proto\"\x1b\n\rReopenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"]\n\rAttachRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xec_id\x18\x02 \x01(\t\x12\x0e\n\x06stdout\x18\x03 \x01(\t\x12\x0e\n\x06stderr\x18\x04 \x01(\t\x12\x0f\n\x07patient\x18\x05 \x01(\x08\"\xfd\x01\n\x0eSandboxOptions\x12\x12\n\nnamespaces\x18\x01 \x03(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12=\n\x07sysctls\x18\x03 \x03(\x0b\x32,.moorage.shim.v1.SandboxOptions.SysctlsEntry\x12\x10\n\x08shm_size\x18\x04 \x01(\x04\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0f\n\x07uid_map\x18\x06 \x01(\t\x12\x0f\n\x07gid_map\x18\x07 \x01(\t\x12\x14\n\x0c\x63groups_path\x18\x08 \x01(\t\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32H\n\x04Logs\x12@\n\x06Reopen\x12\x1e.moorage.shim.v1.ReopenRequest\x1a\x16.google.protobuf.Empty2K\n\x07Streams\x12@\n\x06\x41ttach\x12\x1e.moorage.shim.v1.AttachRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REOPENREQUEST']._serialized_start=85
   _globals['_REOPENREQUEST']._serialized_end=112
   _globals['_ATTACHREQUEST']._serialized_start=114
-  _globals['_ATTACHREQUEST']._serialized_end=190
-  _globals['_SANDBOXOPTIONS']._serialized_start=193
-  _globals['_SANDBOXOPTIONS']._serialized_end=446
-  _globals['_SANDBOXOPTIONS_SYSCTLSENTRY']._serialized_start=400
-  _globals['_SANDBOXOPTIONS_SYSCTLSENTRY']._serialized_end=446
-  _globals['_LOGS']._serialized_start=448
-  _globals['_LOGS']._serialized_end=520
-  _globals['_STREAMS']._serialized_start=522
-  _globals['_STREAMS']._serialized_end=597
+  _globals['_ATTACHREQUEST']._serialized_end=207
+  _globals['_SANDBOXOPTIONS']._serialized_start=210
+  _globals['_SANDBOXOPTIONS']._serialized_end=463
+  _globals['_SANDBOXOPTIONS_SYSCTLSENTRY']._serialized_start=417
+  _globals['_SANDBOXOPTIONS_SYSCTLSENTRY']._serialized_end=463
+  _globals['_LOGS']._serialized_start=465
+  _globals['_LOGS']._serialized_end=537
+  _globals['_STREAMS']._serialized_start=539
+  _globals['_STREAMS']._serialized_end=614
 # @@protoc_insertion_point(module_scope)

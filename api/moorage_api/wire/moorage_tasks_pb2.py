@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$moorage_api/wire/moorage_tasks.proto\x12\x19moorage.services.tasks.v1\x1a\x1bgoogle/protobuf/empty.proto\"V\n\rAttachRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xec_id\x18\x02 \x01(\t\x12\x0e\n\x06stdout\x18\x03 \x01(\t\x12\x0e\n\x06stderr\x18\x04 \x01(\t2Y\n\x0b\x41ttachments\x12J\n\x06\x41ttach\x12(.moorage.services.tasks.v1.AttachRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$moorage_api/wire/moorage_tasks.proto\x12\x19moorage.services.tasks.v1\x1a\x1bgoogle/protobuf/empty.proto\"g\n\rAttachRequest\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x0f\n\x07\x65xec_id\x18\x02 \x01(\t\x12\x0e\n\x06stdout\x18\x03 \x01(\t\x12\x0e\n\x06stderr\x18\x04 \x01(\t\x12\x0f\n\x07patient\x18\x05 \x01(\x08\x32Y\n\x0b\x41ttachments\x12J\n\x06\x41ttach\x12(.moorage.services.tasks.v1.AttachRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'moorage_api.wire.moorage_ta
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ATTACHREQUEST']._serialized_start=96
-  _globals['_ATTACHREQUEST']._serialized_end=182
-  _globals['_ATTACHMENTS']._serialized_start=184
-  _globals['_ATTACHMENTS']._serialized_end=273
+  _globals['_ATTACHREQUEST']._serialized_end=199
+  _globals['_ATTACHMENTS']._serialized_start=201
+  _globals['_ATTACHMENTS']._serialized_end=290
 # @@protoc_insertion_point(module_scope)

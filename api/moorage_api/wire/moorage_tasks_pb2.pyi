@@ -24,12 +24,15 @@ class AttachRequest(_message.Message):
     EXEC_ID_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
+    PATIENT_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     exec_id: _builtins.str
     """Empty for the container's first process."""
     stdout: _builtins.str
     """Paths of FIFOs that have a reader; empty where the stream is not wanted. With a terminal, all goes to stdout."""
     stderr: _builtins.str
+    patient: _builtins.bool
+    """Wait for a reader that takes nothing for as long as it is there, in place of dropping it after a while."""
     def __init__(
         self,
         *,
@@ -37,10 +40,11 @@ class AttachRequest(_message.Message):
         exec_id: _builtins.str = ...,
         stdout: _builtins.str = ...,
         stderr: _builtins.str = ...,
+        patient: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exec_id", b"exec_id", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "exec_id", b"exec_id", "patient", b"patient", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

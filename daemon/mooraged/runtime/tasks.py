@@ -170,10 +170,10 @@ class NamespacedTasks:
         request = pb.CheckpointTaskRequest(id=container_id, path=path, options=convert.any_message(options))
         await shim.task.Checkpoint(request, timeout=self._around.config.checkpoint_timeout)
 
-    async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "") -> None:
+    async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "", *, patient: bool = False) -> None:
         _, _, shim = await self._live(container_id, exec_id)
         request = moorage_shim_pb2.AttachRequest(
-            id=container_id, exec_id=exec_id, stdout=stdio.stdout, stderr=stdio.stderr
+            id=container_id, exec_id=exec_id, stdout=stdio.stdout, stderr=stdio.stderr, patient=patient
         )
         answer: Empty = await shim.streams.Attach(request, timeout=self._timeout)
         del answer

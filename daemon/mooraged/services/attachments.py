@@ -18,7 +18,8 @@ class Attachments:
 
     async def Attach(self, request: pb.AttachRequest, call: Call) -> Empty:
         tasks = self._core.namespaced(call.namespace).tasks
-        await tasks.attach(request.container_id, Stdio("", request.stdout, request.stderr), request.exec_id)
+        stdio = Stdio("", request.stdout, request.stderr)
+        await tasks.attach(request.container_id, stdio, request.exec_id, patient=request.patient)
         return Empty()
 
 

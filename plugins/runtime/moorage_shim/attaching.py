@@ -22,5 +22,5 @@ class Attaching:
         process = self._tasks.get(request.id).process(request.exec_id)
         if process.streams is None or process.exited.done:
             raise FailedPrecondition(f"process {request.exec_id or request.id} is not running")
-        process.streams.follow({"stdout": request.stdout, "stderr": request.stderr})
+        process.streams.follow({"stdout": request.stdout, "stderr": request.stderr}, patient=request.patient)
         return Empty()

@@ -17,13 +17,14 @@ class Follower:
     """Writes to a FIFO that has a reader, until that has gone. `on_change` is called when it has caught up, or gone.
 
     A reader that is slow slows the process down, as a terminal would; one that stands still is dropped, and sees the
-    end of the stream. Where the stream goes by itself is not touched by either.
+    end of the stream, unless this one is `patient`. Where the stream goes by itself is not touched by either.
     """
 
-    def __init__(self, loop: Loop, path: str, on_change: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, path: str, on_change: Callable[[], None], *, patient: bool = False) -> None:
         self._loop = loop
         self._path = path
         self._on_change = on_change
+        self._patient = patient
         self._pending = b""
         self._ending = False
         self._timer: Timer | None = None
@@ -74,7 +75,7 @@ class Follower:
         self._pending = self._pending[taken:]
         if taken or not self._pending:
             self._stop_waiting()
-        if self._pending and self._timer is None:
+        if self._pending and self._timer is None and not self._patient:
             self._timer = self._loop.later(PATIENCE, self._give_up)
         if self._ending and not self._pending:
             self._close()

@@ -43,9 +43,9 @@ class Pump:
         else:
             self._watch_source()
 
-    def follow(self, path: str) -> None:
+    def follow(self, path: str, *, patient: bool = False) -> None:
         """Copy what is moved from now on to a FIFO, too, which has a reader."""
-        follower = Follower(self._loop, path, self._on_follower)
+        follower = Follower(self._loop, path, self._on_follower, patient=patient)
         if self.ended.done:
             follower.finish()
         else:

@@ -116,14 +116,14 @@ class Streams:
         if self._logger is not None:
             self._logger.wake()
 
-    def follow(self, paths: Mapping[str, str]) -> None:
-        """Copy outputs, by name, to FIFOs from now on, too. `FailedPrecondition` for one that does not go through here."""
+    def follow(self, paths: Mapping[str, str], *, patient: bool = False) -> None:
+        """Copy outputs, by name, to FIFOs from now on, too; `patient` waits for a reader that stands still. `FailedPrecondition` for one that does not go through here."""
         wanted = {name: path for name, path in paths.items() if path}
         for name in wanted:
             if name not in self._outputs:
                 raise FailedPrecondition(f"the process's {name} goes nowhere, or to a logging program")
         for name, path in wanted.items():
-            self._outputs[name].follow(path)
+            self._outputs[name].follow(path, patient=patient)
 
     def resize(self, width: int, height: int) -> None:
         """Set the terminal's size; nothing for a process without one."""
