@@ -68,8 +68,8 @@ class Tasks:
 
     async def attach(self, container_id: str, stdio: Stdio, exec_id: str = "") -> None:
         """Copy what a process writes from now on to the FIFOs `stdio.stdout` and `stdio.stderr`, too; they must have
-        readers, and the process waits for those that are slow. `FailedPrecondition` where it does not run or its output goes nowhere, `NotFound`, `Unimplemented` by a
-        daemon or a shim of another kind."""
+        readers, and the process waits for those that are slow. `FailedPrecondition` where it does not run or its output
+        goes nowhere, `NotFound`, `Unimplemented` by a daemon or a shim of another kind."""
         request = AttachRequest(
             container_id=container_id, exec_id=exec_id, stdout=stdio.stdout, stderr=stdio.stderr, patient=True
         )

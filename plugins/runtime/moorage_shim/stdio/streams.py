@@ -117,7 +117,8 @@ class Streams:
             self._logger.wake()
 
     def follow(self, paths: Mapping[str, str], *, patient: bool = False) -> None:
-        """Copy outputs, by name, to FIFOs from now on, too; `patient` waits for a reader that stands still. `FailedPrecondition` for one that does not go through here."""
+        """Copy outputs, by name, to FIFOs from now on, too; `patient` waits for a reader that stands still.
+        `FailedPrecondition` for one that does not go through here."""
         wanted = {name: path for name, path in paths.items() if path}
         for name in wanted:
             if name not in self._outputs:
