@@ -14,7 +14,10 @@ from moorage import cri
 from moorage.cri import v1
 from moorage.cri.rpcs import Streaming, Unary
 from moorage.cri.services import ImageService, RuntimeService
+from moorage.cri.streaming.connect import process
 from moorage.cri.streaming.process import exit_code
+from moorage.cri.streaming.transport import Transport
+from moorage.portal import shared
 from moorage_api.errors import Cancelled, DeadlineExceeded, InvalidArgument, MoorageError, NotFound, Unavailable
 from support.daemon import Daemon
 from support.images import ImageSpec, push
@@ -218,30 +221,20 @@ async def test_asynchronous_events(runtime: Daemon | Peer) -> None:
 
 
 def test_what_is_no_stream_server(client: cri.Client) -> None:
-    from moorage.cri.streaming.blocking import LoopThread
-    from moorage.cri.streaming.transport import Transport
-
-    loop = LoopThread()
     with pytest.raises(InvalidArgument):
-        loop.run(Transport.connect("file:///etc"))
+        shared().call(Transport.connect("file:///etc"))
     with pytest.raises(Unavailable):
-        loop.run(Transport.connect("http://127.0.0.1:1/exec/x"))
-    loop.close()
+        shared().call(Transport.connect("http://127.0.0.1:1/exec/x"))
 
 
 @VIA
 def test_an_address_works_once(client: cri.Client, sleeper: str, via: cri.Via) -> None:
-    from moorage.cri.streaming.blocking import LoopThread
-    from moorage.cri.streaming.connect import process
-
     url = client.Exec(container_id=sleeper, cmd=["true"], stdout=True, stderr=True).url
     asked = {"stdin": False, "stdout": True, "stderr": True, "tty": False}
-    loop = LoopThread()
-    with loop.enter(process(url, via, tls=None, **asked)) as first:
-        assert loop.run(first.wait()) == 0
-    with pytest.raises(Unavailable, match="refused: 404"), loop.enter(process(url, via, tls=None, **asked)):
+    with shared().enter(process(url, via, tls=None, **asked)) as first:
+        assert shared().call(first.wait()) == 0
+    with pytest.raises(Unavailable, match="refused: 404"), shared().enter(process(url, via, tls=None, **asked)):
         pass
-    loop.close()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from moorage.cri.requests import stream_request
 from moorage.cri.rpcs import DEADLINE, OPTIONS, Sync, target
 from moorage.cri.services import ImageService, RuntimeService
 from moorage.cri.streaming import connect as streams
-from moorage.cri.streaming.blocking import LoopThread, Port, Process
+from moorage.cri.streaming.blocking import Port, Process
+from moorage.portal import shared
 from moorage_api.errors import MoorageError
 from moorage_api.wire import cri_pb2 as v1
 
@@ -40,11 +41,9 @@ class Client(RuntimeService, ImageService, Sync):
         self._version, self._seconds = version, timeout
         self._stubs: dict[str, Any] = {}
         self._tls = tls
-        self._loop = LoopThread()
 
     def close(self) -> None:
         """Give up what is under way, and close the connection."""
-        self._loop.close()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -119,8 +118,8 @@ class Client(RuntimeService, ImageService, Sync):
         request = stream_request(container, command, stdin=stdin, tty=tty)
         url = self.Exec(request).url
         asked = {name: getattr(request, name) for name in ("stdin", "stdout", "stderr", "tty")}
-        with self._loop.enter(streams.process(url, via, tls=self._tls, **asked)) as process:
-            yield Process(self._loop, process)
+        with shared().enter(streams.process(url, via, tls=self._tls, **asked)) as process:
+            yield Process(process)
 
     @contextmanager
     def attach(
@@ -129,12 +128,12 @@ class Client(RuntimeService, ImageService, Sync):
         """The streams of a container's own process, from now on; `tty` as the container has it."""
         asked = {"stdin": stdin, "stdout": True, "stderr": not tty, "tty": tty}
         url = self.Attach(container_id=container, **asked).url
-        with self._loop.enter(streams.process(url, via, tls=self._tls, **asked)) as process:
-            yield Process(self._loop, process)
+        with shared().enter(streams.process(url, via, tls=self._tls, **asked)) as process:
+            yield Process(process)
 
     @contextmanager
     def port_forward(self, pod: str, port: int, via: streams.Via = "spdy") -> Iterator[Port]:
         """One connection to a port of a pod, on its loopback."""
         url = self.PortForward(pod_sandbox_id=pod, port=[port]).url
-        with self._loop.enter(streams.port(url, via, port, self._tls)) as connection:
-            yield Port(self._loop, connection)
+        with shared().enter(streams.port(url, via, port, self._tls)) as connection:
+            yield Port(connection)

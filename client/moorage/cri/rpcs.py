@@ -53,8 +53,8 @@ class Async:
     _stubs: dict[str, Any]
 
 
-class Unary(Generic[Q, R]):
-    """Declares an RPC with one answer, in a class whose `SERVICE` names its service; the attribute's name is the RPC's."""
+class Rpc(Generic[Q, R]):
+    """Declares an RPC, in a class whose `SERVICE` names its service; the attribute's name is the RPC's."""
 
     def __init__(self, request: type[Q], response: type[R]) -> None:
         self.request, self.response = request, response
@@ -62,6 +62,20 @@ class Unary(Generic[Q, R]):
 
     def __set_name__(self, owner: type[Service], name: str) -> None:
         self.service, self.name = owner.SERVICE, name
+
+    def stub(self, client: Sync | Async, make: Any) -> Any:
+        """What calls it on a client's connection, made by `make` the first time."""
+        if self.name not in client._stubs:
+            client._stubs[self.name] = make(
+                f"/runtime.{client._version}.{self.service}/{self.name}",
+                request_serializer=self.request.SerializeToString,
+                response_deserializer=self.response.FromString,
+            )
+        return client._stubs[self.name]
+
+
+class Unary(Rpc[Q, R]):
+    """Declares an RPC with one answer."""
 
     @overload
     def __get__(self, client: None, owner: object) -> Unary[Q, R]: ...
@@ -74,21 +88,14 @@ class Unary(Generic[Q, R]):
     ) -> Unary[Q, R] | UnaryCall[Q, R] | AsyncUnaryCall[Q, R]:
         if client is None:
             return self
-        stub = _stub(client, self, client._channel.unary_unary)
+        stub = self.stub(client, client._channel.unary_unary)
         if isinstance(client, Sync):
             return UnaryCall(stub, self.request, client._seconds)
         return AsyncUnaryCall(stub, self.request, client._seconds)
 
 
-class Streaming(Generic[Q, R]):
+class Streaming(Rpc[Q, R]):
     """Declares an RPC with many answers."""
-
-    def __init__(self, request: type[Q], response: type[R]) -> None:
-        self.request, self.response = request, response
-        self.service = self.name = ""
-
-    def __set_name__(self, owner: type[Service], name: str) -> None:
-        self.service, self.name = owner.SERVICE, name
 
     @overload
     def __get__(self, client: None, owner: object) -> Streaming[Q, R]: ...
@@ -101,7 +108,7 @@ class Streaming(Generic[Q, R]):
     ) -> Streaming[Q, R] | StreamCall[Q, R] | AsyncStreamCall[Q, R]:
         if client is None:
             return self
-        stub = _stub(client, self, client._channel.unary_stream)
+        stub = self.stub(client, client._channel.unary_stream)
         if isinstance(client, Sync):
             return StreamCall(stub, self.request)
         return AsyncStreamCall(stub, self.request)
@@ -111,13 +118,3 @@ class Service:
     """The declarations of one gRPC service."""
 
     SERVICE: ClassVar[str]
-
-
-def _stub(client: Sync | Async, rpc: Unary[Q, R] | Streaming[Q, R], make: Any) -> Any:
-    if rpc.name not in client._stubs:
-        client._stubs[rpc.name] = make(
-            f"/runtime.{client._version}.{rpc.service}/{rpc.name}",
-            request_serializer=rpc.request.SerializeToString,
-            response_deserializer=rpc.response.FromString,
-        )
-    return client._stubs[rpc.name]
