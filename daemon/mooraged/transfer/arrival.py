@@ -16,7 +16,7 @@ SOON = 3.0
 as far as can be told."""
 STALLED = 5.0
 """Seconds without a new byte after which an extraction gives its place to others, and begins again when all is there."""
-_CHECK = 0.05
+_CHECK = 0.02
 
 
 class Arrival:
