@@ -15,6 +15,7 @@ from pathlib import Path
 from moorage_api.core import Daemon
 from moorage_api.discovery import Discovery
 from moorage_api.errors import FailedPrecondition, MoorageError
+from moorage_api.fulfilment import contract_problem
 from moorage_api.plugin import PluginType, Registration
 from mooraged.config import Config, Loaded
 from mooraged.graph import Graph, Plugin, State
@@ -75,6 +76,7 @@ def build_graph(loaded: Loaded, discovery: Discovery) -> Graph:
         disabled=disabled,
         init_deadline=config.timeouts.plugin_init,
         known_failures=[*failures, *refused],
+        problem=contract_problem,
     )
     return graph
 

@@ -108,12 +108,15 @@ class Graph:
         disabled: Sequence[str] = (),
         init_deadline: float = 30.0,
         known_failures: Iterable[Plugin] = (),
+        problem: Callable[[str, object], str] = lambda type, instance: "",
     ) -> None:
-        """Sort the plugins; `InvalidArgument` for a cycle. `known_failures` are shown among the others."""
+        """Sort the plugins; `InvalidArgument` for a cycle. `known_failures` are shown among the others. `problem` tells why
+        an object cannot be the instance of a plugin of a type; empty where it can."""
         self._registrations = order(registrations)
         self._daemon = daemon
         self._configs = configs
         self._init_deadline = init_deadline
+        self._problem = problem
         self.plugins = [
             Plugin(r.type.value, r.id, tuple(r.requires), State.DISABLED if r.uri in disabled else State.WAITING)
             for r in self._registrations
@@ -216,11 +219,16 @@ class Graph:
         try:
             async with asyncio.timeout(self._init_deadline):
                 if inspect.iscoroutinefunction(registration.init):
-                    return await registration.init(context)
-                result = await _in_thread(lambda: registration.init(context), f"init {registration.uri}")
-                return await result if inspect.isawaitable(result) else result
+                    instance = await registration.init(context)
+                else:
+                    result = await _in_thread(lambda: registration.init(context), f"init {registration.uri}")
+                    instance = await result if inspect.isawaitable(result) else result
         except TimeoutError as error:
             raise DeadlineExceeded(f"init took longer than {self._init_deadline:g} s") from error
+        problem = self._problem(registration.type, instance)
+        if problem:
+            raise InvalidArgument(problem)
+        return instance
 
     @staticmethod
     def _fail(plugin: Plugin, error: BaseException) -> None:
