@@ -26,6 +26,7 @@ NO_NRI = "[plugins.'io.containerd.nri.v1.nri']\ndisable = true\n"
 def second(daemon: Daemon, **flags: str) -> subprocess.CompletedProcess[str]:
     """Try to start another daemon that shares with `daemon` all but what `flags` change."""
     words = {"root": str(daemon.root), "state": str(daemon.state), "address": daemon.address, **flags}
+    words["config"] = str(daemon.config_file)
     return daemon.call(MOORAGED, *(word for name, value in words.items() for word in (f"--{name}", value)))
 
 
