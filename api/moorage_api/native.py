@@ -5,6 +5,7 @@ The restart labels are containerd's own (its restart monitor), so that container
 
 from __future__ import annotations
 
+import glob
 import os
 import pathlib
 import re
@@ -122,6 +123,22 @@ def in_network_of(container: Container, pid: int) -> Container:
     spec = oci.decode(container.spec)
     oci.set_namespace(spec, "network", f"/proc/{pid}/ns/net")
     return replace(container, spec=oci.encode(spec))
+
+
+def client_fifos(labels: Mapping[str, str], id: str, stdio: Stdio) -> list[str]:
+    """The FIFOs by which clients read what a container writes, or have read it. Blocks."""
+    folder = own_folder(labels, id)
+    found = glob.glob(f"{glob.escape(folder)}/{ATTACHED}*/std[oe]*") if folder else []
+    return [*found, *([stdio.stdout] if stdio.stdout.startswith("/") else [])]
+
+
+def is_read(fifo: str) -> bool:
+    """Whether somebody has a FIFO open to read it. Nobody is ENXIO (fifo(7)); no such file: the client has tidied up."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def note_start(labels: Mapping[str, str], id: str) -> None:

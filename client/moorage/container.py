@@ -22,7 +22,7 @@ from moorage.state import State, state_of, status_of
 from moorage.stdio import Fifos, remove_kept
 from moorage_api import native
 from moorage_api.containers import Container
-from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, Unimplemented
 from moorage_api.mounts import Mount
 from moorage_api.oci import capabilities
 from moorage_api.oci import spec as oci
@@ -55,8 +55,8 @@ class ContainerHandle:
 
     @property
     def log_path(self) -> str:
-        """Where its output is kept while it runs detached; empty where it is kept nowhere."""
-        return self.record.labels.get(labels.LOG_PATH, "")
+        """Where its output is kept; empty where it is kept nowhere."""
+        return self.record.labels.get(labels.LOG_PATH, "") if self.record.runtime.name in native.RUNTIMES else ""
 
     @property
     def terminal(self) -> bool:
@@ -178,7 +178,12 @@ class ContainerHandle:
         state = await self.state()
         if not state.running:
             raise FailedPrecondition(f"container {self.name} is not running (it is {state.status})")
-        await self._client.tasks.attach(self.id, fifos.stdio)
+        try:
+            await self._client.tasks.attach(self.id, fifos.stdio)
+        except Unimplemented as error:
+            raise FailedPrecondition(
+                f"container {self.name} cannot be attached to: its shim or daemon is not Moorage's"
+            ) from error
         return self.main
 
     def attach(self, *, start: bool = False) -> AbstractAsyncContextManager[Attachment]:
@@ -208,7 +213,7 @@ class ContainerHandle:
         """What it wrote: the last `tail` lines, from `since` (Unix nanoseconds) on; with `follow` also what it writes until
         it ends. Nothing where it never ran. `FailedPrecondition` where it keeps no log."""
         if not self.log_path:
-            raise FailedPrecondition(f"container {self.name} keeps no log: it was made where the daemon offers none")
+            raise FailedPrecondition(f"container {self.name} keeps no log: its shim or daemon is not Moorage's")
         try:
             if not follow:
                 for record in read(self.log_path, tail=tail, since=since):

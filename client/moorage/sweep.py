@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from moorage import labels
 from moorage.container import ContainerHandle
+from moorage_api import native
 from moorage_api.containers import Container
 from moorage_api.errors import FailedPrecondition, NotFound
 from moorage_api.runtime import Process, Status
@@ -24,12 +25,13 @@ _GRACE = 3 * 10**9
 
 
 def is_abandoned(record: Container, process: Process | None) -> bool:
-    """Whether it has ended, was to be removed then, and nobody has."""
+    """Whether it has ended, was to be removed then, and nobody has, nor reads what it wrote last."""
     return (
         record.labels.get(labels.AUTO_REMOVE) == "true"
         and process is not None
         and process.status is Status.STOPPED
         and time.time_ns() - process.exited_at > _GRACE
+        and not any(map(native.is_read, native.client_fifos(record.labels, record.id, process.stdio)))
     )
 
 

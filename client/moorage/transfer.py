@@ -205,7 +205,7 @@ async def _talk(call: archives.Call, talk: Talk) -> None:
     """Talk to the end. Where our side fails, the daemon hears of it at once and gives up, too."""
     try:
         await talk(call)
-    except grpc.RpcError as error:
+    except (grpc.RpcError, asyncio.InvalidStateError) as error:
         # The transfer itself tells of whatever matters; without its progress it goes on.
         _log.debug("a stream of a transfer ended early: %s", error)
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 from support.daemon import BIN
 from support.terminal import wait_until
@@ -83,3 +84,16 @@ def test_a_container_made_with_an_input_takes_it_at_its_start(cli: Cli) -> None:
     assert cli("start", "-a", "-i", "counter", input="12345").strip() == "5"
     cli("create", "--name", "deaf", cli.image, "wc", "-c")
     assert cli("start", "-a", "-i", "deaf", input="12345").strip() == "0"
+
+
+def test_what_a_slow_reader_has_not_read_is_not_removed(cli: Cli) -> None:
+    with cli.popen("run", "--rm", "--name", "long", cli.image, "seq", "100000") as reading:
+        assert reading.stdout is not None
+        assert reading.stdout.readline() == "1\n"
+        # It waits for its reader, whatever others do meanwhile, and longer than it is patient with one that is gone.
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            assert cli("ps", "-a", "--format", "{{.Names}}") == "long\n"
+        assert reading.stdout.read().splitlines()[-1] == "100000"
+        assert reading.wait(timeout=30) == 0
+    wait_until(lambda: cli("ps", "-aq") == "", "it is removed")

@@ -112,6 +112,18 @@ def test_a_platform_is_chosen(cli: Cli, registry: Registry) -> None:
     assert (other.returncode, "linux/s390x" in other.stderr) == (125, True)
 
 
+def test_a_shim_of_another_kind(cli: Cli) -> None:
+    other = ("--runtime", "/usr/bin/containerd-shim-runc-v2")
+    done = cli.call("run", "--rm", *other, cli.image, "sh", "-c", "echo out; exit 3")
+    assert (done.returncode, done.stdout) == (3, "out\n")
+    cli("run", "-d", "--name", "foreign", *other, cli.image, "sleep", "1000")
+    assert cli("exec", "foreign", "echo", "there") == "there\n"
+    for verb in ("logs", "attach"):
+        told = cli.call(verb, "foreign")
+        assert (told.returncode, "not Moorage's" in told.stderr) == (1, True)
+    cli("rm", "-f", "foreign")
+
+
 def test_limits_are_changed_while_it_runs(cli: Cli) -> None:
     cli("run", "-d", "--name", "busy", "-c", "512", "--cpuset-cpus", "0", "--memory", "32m", cli.image, "sleep", "1000")
     config = json.loads(cli("inspect", "busy"))[0]["HostConfig"]

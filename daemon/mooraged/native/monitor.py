@@ -8,9 +8,7 @@ restart of the daemon, or of the machine, changes nothing.
 from __future__ import annotations
 
 import asyncio
-import glob
 import logging
-import os
 import shutil
 import time
 from collections.abc import Coroutine, Sequence
@@ -232,21 +230,9 @@ class Monitor:
 
 def _is_attended(record: Container, process: Process) -> bool:
     """Whether a client is attached: it has FIFOs for the output, and reads them, or did so until a moment ago."""
-    folder = native.own_folder(record.labels, record.id)
-    fifos = [*glob.glob(f"{glob.escape(folder)}/{native.ATTACHED}*/std[oe]*")] if folder else []
-    if process.stdio.stdout.startswith("/"):
-        fifos.append(process.stdio.stdout)
+    fifos = native.client_fifos(record.labels, record.id, process.stdio)
     recent = time.time() - process.exited_at / 1e9 < _ATTACHED_GRACE
-    return bool(fifos) and (recent or any(map(_is_read, fifos)))
-
-
-def _is_read(fifo: str) -> bool:
-    """Whether somebody has a FIFO open to read it. Nobody is ENXIO (fifo(7)); no such file: the client has tidied up."""
-    try:
-        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
+    return bool(fifos) and (recent or any(map(native.is_read, fifos)))
 
 
 def _process(bound: Namespaced, id: str) -> Process | None:
