@@ -17,7 +17,7 @@ from moorage_api.wire import cri_pb2
 from moorage_cri.cdi import names
 from moorage_cri.cdi.document import VERSIONS
 from moorage_cri.cdi.registry import DeviceRegistry
-from support.cri import CriClient, container_config, pod_config
+from support.cri import CriClient, configured, container_config, pod_config
 from support.daemon import Daemon
 
 NULL = {"deviceNodes": [{"path": "/dev/vendor0", "hostPath": "/dev/null"}]}
@@ -218,11 +218,7 @@ def test_what_is_no_name(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def shared_daemon() -> Iterator[Daemon]:
-    daemon = Daemon()
-    table = '[plugins."io.containerd.grpc.v1.cri"]\n'
-    text = daemon.config_file.read_text()
-    daemon.config_file.write_text(text.replace(table, f'{table}cdi_spec_dirs = ["{daemon.folder}/cdi"]\n'))
-    with daemon as running:
+    with configured('cdi_spec_dirs = ["HERE/cdi"]') as running:
         yield running
 
 

@@ -9,22 +9,17 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from moorage_api.errors import Code, MoorageError
-from support.cri import CriClient
+from support.cri import CriClient, configured
 from support.daemon import Daemon
 
-TABLE = '[plugins."io.containerd.grpc.v1.cri"]\n'
 
-
-def configured(runtime: str, image: str) -> Daemon:
-    daemon = Daemon()
-    keys = f'runtime_endpoint = "{runtime}"\nimage_endpoint = "{image}"\n'.replace("HERE", str(daemon.folder))
-    daemon.config_file.write_text(daemon.config_file.read_text().replace(TABLE, TABLE + keys))
-    return daemon
+def endpoints(runtime: str, image: str) -> Daemon:
+    return configured(f'runtime_endpoint = "{runtime}"\nimage_endpoint = "{image}"')
 
 
 @pytest.fixture(scope="module")
 def apart() -> Iterator[Daemon]:
-    with configured("unix://HERE/runtime.sock", "HERE/image.sock") as daemon:
+    with endpoints("unix://HERE/runtime.sock", "HERE/image.sock") as daemon:
         yield daemon
 
 
@@ -58,7 +53,7 @@ def test_a_killed_daemon_leaves_nothing_in_the_way(apart: Daemon) -> None:
 
 
 def test_both_on_one_socket_or_on_the_daemon_s_own(busybox: str) -> None:
-    with configured("HERE/cri.sock", "HERE/cri.sock") as daemon, CriClient(f"{daemon.folder}/cri.sock") as cri:
+    with endpoints("HERE/cri.sock", "HERE/cri.sock") as daemon, CriClient(f"{daemon.folder}/cri.sock") as cri:
         cri.PullImage(image={"image": busybox})
         assert len(cri.ListImages().images) == 1
         assert cri.Version().runtime_name == "moorage"
@@ -69,7 +64,7 @@ def test_both_on_one_socket_or_on_the_daemon_s_own(busybox: str) -> None:
 
 
 def test_another_daemon_s_socket_is_left_alone(apart: Daemon) -> None:
-    other = configured(f"{apart.folder}/runtime.sock", "")
+    other = endpoints(f"{apart.folder}/runtime.sock", "")
     try:
         with pytest.raises(RuntimeError, match="in use by another daemon"):
             other.start()

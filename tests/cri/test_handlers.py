@@ -14,26 +14,23 @@ from moorage_api.wire import cri_pb2
 from moorage_api.wire.runc_options_pb2 import Options
 from moorage_cri.config import RuntimeHandler, RuntimeOptions
 from moorage_cri.sandbox.spec import ALLOWED_SYSCTLS
-from support.cri import CriClient, container_config, pod_config
+from support.cri import CriClient, configured, container_config, pod_config
 from support.daemon import Daemon
 from support.terminal import wait_until
 
-TABLE = '[plugins."io.containerd.grpc.v1.cri"]\n'
+TABLE = '[plugins."io.containerd.grpc.v1.cri".runtimes'
 HANDLERS = f"""
-{TABLE[:-2]}.runtimes.default]
-{TABLE[:-2]}.runtimes.copied]
+{TABLE}.default]
+{TABLE}.copied]
 snapshotter = "native"
-{TABLE[:-2]}.runtimes.foreign]
+{TABLE}.foreign]
 runtime_type = "io.containerd.absent.v1"
 """
 
 
 @pytest.fixture(scope="module")
 def shared_daemon() -> Iterator[Daemon]:
-    daemon = Daemon(HANDLERS)
-    text = daemon.config_file.read_text()
-    daemon.config_file.write_text(text.replace(TABLE, f"{TABLE}image_pull_progress_timeout = 1.0\n"))
-    with daemon as running:
+    with configured("image_pull_progress_timeout = 1.0", HANDLERS) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from moorage_api.errors import Code, FailedPrecondition, MoorageError
 from moorage_api.oci import spec as oci
 from moorage_api.wire import cri_pb2
 from moorage_cri.container import hooks
-from support.cri import CriClient, container_config, pod_config
+from support.cri import CriClient, configured, container_config, pod_config
 from support.daemon import Daemon
 from support.terminal import wait_until
 
@@ -89,11 +89,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def shared_daemon() -> Iterator[Daemon]:
-    daemon = Daemon()
-    table = '[plugins."io.containerd.grpc.v1.cri"]\n'
-    text = daemon.config_file.read_text()
-    daemon.config_file.write_text(text.replace(table, f'{table}hooks_dirs = ["{daemon.folder}/hooks"]\n'))
-    with daemon as running:
+    with configured('hooks_dirs = ["HERE/hooks"]') as running:
         yield running
 
 

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable
 
 from moorage.cri import Client, container_config, pod_config
+from support.daemon import Daemon
 
-__all__ = ["CriClient", "container_config", "pod_config", "until"]
+__all__ = ["CriClient", "configured", "container_config", "pod_config", "until"]
+
+_TABLE = '[plugins."io.containerd.grpc.v1.cri"]\n'
 
 
 class CriClient(Client):
@@ -18,6 +21,14 @@ class CriClient(Client):
         for pod in self.ListPodSandbox().items:
             self.stop_pod(pod.id)
             self.remove_pod(pod.id)
+
+
+def configured(keys: str, tables: str = "") -> Daemon:
+    """A daemon, not started yet, with further keys in the CRI plugin's table; `HERE` in them is the daemon's folder."""
+    daemon = Daemon(tables)
+    text = daemon.config_file.read_text()
+    daemon.config_file.write_text(text.replace(_TABLE, f"{_TABLE}{keys.replace('HERE', str(daemon.folder))}\n"))
+    return daemon
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:
