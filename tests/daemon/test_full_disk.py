@@ -97,8 +97,7 @@ async def check_nothing_left(cell: Cell) -> None:
     assert await cell.leftovers(NAMESPACE) == []
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("snapshotter", SNAPSHOTTERS)
+@pytest.mark.parametrize(("way", "snapshotter"), [*zip(WAYS, SNAPSHOTTERS, strict=True)])
 @pytest.mark.parametrize("room", [1 * MB, 6 * MB, 12 * MB], ids=lambda room: f"{room >> 20}MB")
 async def test_a_full_disk(cell: Cell, client: Client, reference: str, way: str, snapshotter: str, room: int) -> None:
     """Room for not even a layer; for layers and a part of their files; for a little less than all."""

@@ -24,13 +24,11 @@ from support.transfer import spec
 
 LATER = 10.0
 """Seconds after the last reference in which space has to be back."""
-NOT_AT_ONCE = """
-[plugins."io.containerd.snapshotter.v1.overlayfs"]
-remove_at_once = false
-
+CONFIGURATION = """
 [plugins."io.containerd.snapshotter.v1.native"]
 remove_at_once = false
 """
+"""One snapshotter removes files at once, the other at the end of a collection."""
 LARGE = spec("bottom", "middle", "top", size=3_000_000)
 
 
@@ -53,9 +51,9 @@ def folders(daemon: Daemon) -> list[Path]:
     return [daemon.root / "io.containerd.content.v1.content", *snapshotters]
 
 
-@pytest.fixture(scope="module", params=["removed at once", "cleaned up later"])
-def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    with Daemon(NOT_AT_ONCE if request.param == "cleaned up later" else "") as running:
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    with Daemon(CONFIGURATION) as running:
         yield running
 
 

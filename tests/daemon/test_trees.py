@@ -25,7 +25,7 @@ from support.nasty import CONTAINERD, KNOWN, KNOWN_OVERLAY, NASTY, UMOCI, many_f
 from support.peer import Peer
 from support.treelist import Listing, differences, listing, tree_of
 
-MANY = int(os.environ.get("MOORAGE_MANY_FILES", "3000"))
+MANY = int(os.environ.get("MOORAGE_MANY_FILES", "2000"))
 """MOORAGE_MANY_FILES=100000 takes about two minutes."""
 IMAGES = {**{name: make() for name, make in NASTY.items()}, f"{MANY} files": many_files(MANY)}
 TAGS = {name: f"i{number}" for number, name in enumerate(IMAGES)}

@@ -15,6 +15,7 @@ from support.leftovers import tagged_processes
 
 SIZE = 192 << 20
 _SETTLED_SECONDS = 0.1
+_PATIENCE = 30.0
 # Nothing is written that nobody asks for: no commit of the journal by the clock.
 _OPTIONS = "loop,data=ordered,commit=300,noatime"
 
@@ -46,7 +47,7 @@ class Disk:
         try:
             yield
         finally:
-            subprocess.run(["umount", folder], check=True)
+            _umount(folder)
 
     def after_power_cut(self, image: Path, daemon: GatedDaemon) -> Disk:
         """What would be there if the power went now. All of the daemon stands still while it is copied, so that nothing is
@@ -59,6 +60,15 @@ class Disk:
         finally:
             _signal(pids, signal.SIGCONT)
         return Disk(image)
+
+
+def _umount(folder: Path) -> None:
+    """Unmount, as soon as the last worker of a daemon that was killed is gone."""
+    deadline = time.monotonic() + _PATIENCE
+    while subprocess.run(["umount", folder], check=False, capture_output=True).returncode:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{folder} is still in use")
+        time.sleep(0.05)
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
