@@ -22,12 +22,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 import msgspec
 
 from moorage_api import adaptors, filters
+from moorage_api.closing import Closing
 from moorage_api.content import Info, IngestStatus
 from moorage_api.errors import (
     AlreadyExists,
@@ -138,7 +138,7 @@ class Ingests:
         return self._root / hashlib.sha256(ref.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-class IngestWriter:
+class IngestWriter(Closing):
     """`moorage_api.content.Writer`, of one ingest. Not for several threads at once."""
 
     def __init__(self, ingests: Ingests, folder: Path, status: IngestStatus) -> None:
@@ -221,16 +221,8 @@ class IngestWriter:
         if self._fd < 0:
             raise FailedPrecondition(f"ingest {self._status.ref!r}: its writer is closed")
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class FileReader:
+class FileReader(Closing):
     """`moorage_api.content.BlobReader` of a file. `FileNotFoundError`."""
 
     def __init__(self, path: Path) -> None:
@@ -249,14 +241,6 @@ class FileReader:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _make(folder: Path, status: IngestStatus) -> None:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from moorage_api import adaptors, filters
+from moorage_api.closing import Closing
 from moorage_api.content import Info, IngestStatus
 from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, OutOfRange, Unavailable
 from moorage_api.fieldpaths import update_labels, without_empty
@@ -119,7 +118,7 @@ class MemoryContentStore:
         return self.info(digest)
 
 
-class MemoryReader:
+class MemoryReader(Closing):
     """An open blob."""
 
     path: Path | None = None
@@ -142,16 +141,8 @@ class MemoryReader:
     def close(self) -> None:
         self._closed = True
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class MemoryWriter:
+class MemoryWriter(Closing):
     """The writer of an ingest."""
 
     def __init__(self, store: MemoryContentStore, ingest: _Ingest) -> None:
@@ -197,11 +188,3 @@ class MemoryWriter:
     def _moved(self) -> None:
         size = len(self._ingest.data)
         self._ingest.status = replace(self._ingest.status, offset=size, updated_at=time.time_ns())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
