@@ -161,7 +161,7 @@ PROGRAM = st.lists(st.tuples(st.sampled_from(["pull", "use", "write"]), LAYERS),
 
 @pytest.mark.parametrize("policy", SharingPolicy)
 @given(programs=st.lists(PROGRAM, min_size=2, max_size=4), together=st.booleans())
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_that_is_needed_goes(
     tmp_path_factory: pytest.TempPathFactory, policy: SharingPolicy, programs: list[object], together: bool
 ) -> None:
