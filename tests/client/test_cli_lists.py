@@ -145,6 +145,13 @@ def test_two_namespaces_do_not_see_one_another(cli: Cli, shared_daemon: Daemon) 
     assert cli("ps", "-q").split() == [id[:12]]
 
 
+def test_the_namespace_and_the_daemon_are_named_before_the_verb_or_behind_it(cli: Cli) -> None:
+    cli("create", "--name", "here", cli.image, "true")
+    assert cli("ps", "-aq", "--namespace", f"{cli.namespace}-none") == cli("-n", "none", "ps", "-aq") == ""
+    assert cli("--namespace", "none", "ps", "-a", "--namespace", cli.namespace, "--format", "{{.Names}}") == "here\n"
+    assert "/nowhere.sock" in cli.call("run", "--address", "/nowhere.sock", cli.image, "--namespace", "x").stderr
+
+
 def test_namespaces_come_and_go(cli: Cli) -> None:
     assert cli("ns", "create", "made", "a=b") == "made\n"
     assert "made" in cli("ns", "ls", "-q").split()

@@ -164,8 +164,9 @@ def connected(
     def decorate(function: Callable[Concatenate[App, P], Awaitable[int | None]]) -> Callable[P, int | None]:
         @functools.wraps(function)
         def command(*args: P.args, **kwargs: P.kwargs) -> int | None:
-            own = (str(kwargs.pop("format", "")), bool(kwargs.pop("quiet", False)))
-            settings = _merge(click.get_current_context().obj, *own)
+            own = {name: kwargs.pop(name) for name in ("address", "namespace", "format", "quiet") if name in kwargs}
+            given = {name: value for name, value in own.items() if value}
+            settings: Settings = replace(click.get_current_context().obj, **given)
 
             async def run() -> int | None:
                 from moorage.client import connect
@@ -179,13 +180,12 @@ def connected(
 
             return asyncio.run(run())
 
+        for name in ("--namespace", "--address"):
+            # Known before the verb; taken behind it, too.
+            command = click.option(name, default="", hidden=True)(command)
         return command
 
     return decorate
-
-
-def _merge(settings: Settings, format: str, quiet: bool) -> Settings:
-    return replace(settings, format=format or settings.format, quiet=quiet or settings.quiet)
 
 
 def main(arguments: list[str] | None = None) -> None:
