@@ -58,7 +58,7 @@ def init_overlay(context: InitContext[OverlayConfig]) -> OverlaySnapshotter:
     config = context.config
     root = _root(context, config.root_path)
     options = default_options(config.mount_options)
-    problem = overlay_problem(root, options)
+    problem = _overlay_problem(root, options)
     if problem:
         raise SkipPlugin(problem)
     snapshotter = OverlaySnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
@@ -72,7 +72,7 @@ def init_erofs(context: InitContext[ErofsConfig]) -> ErofsSnapshotter:
     config = context.config
     root = _root(context, config.root_path)
     options = default_options(config.mount_options)
-    problem = overlay_problem(root, options) or erofs_problem(root)
+    problem = _overlay_problem(root, options) or erofs_problem(root)
     if problem:
         raise SkipPlugin(problem)
     snapshotter = ErofsSnapshotter(root, options, durable=config.durable, remove_at_once=config.remove_at_once)
@@ -89,6 +89,17 @@ def init_native(context: InitContext[NativeConfig]) -> NativeSnapshotter:
     context.on_stop(snapshotter.close)
     context.capabilities.extend(_mapping(root, overlay=False))
     return snapshotter
+
+
+_asked: dict[tuple[int, tuple[str, ...]], str] = {}
+
+
+def _overlay_problem(root: Path, options: tuple[str, ...]) -> str:
+    """`overlay_problem`, found out once for a file system: to try it takes longer than the rest of a start."""
+    key = (root.stat().st_dev, options)
+    if key not in _asked:
+        _asked[key] = overlay_problem(root, options)
+    return _asked[key]
 
 
 @hookimpl
