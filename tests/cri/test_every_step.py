@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -170,14 +171,15 @@ def test_taking_a_pod_down(world: World, how: How) -> None:
     _same(world, before)
 
 
-def _crash(world: World, step: int, call: Callable[[], Any]) -> str:
-    """Make the call, let the daemon be killed at a step, and start it again."""
-    world.daemon.arm(step, "kill")
+def _end(world: World, step: int, how: How, call: Callable[[], Any]) -> str:
+    """Make the call, let the daemon end at a step of it, and start it again."""
+    world.daemon.arm(step, how)
     with suppress(MoorageError):
         call()
     struck = world.daemon.struck()
     if struck:
-        world.daemon.kill()
+        # One that was told to stop brings to an end what it has begun.
+        world.daemon.signal(signal.SIGTERM if how == "stop" else signal.SIGKILL)
         world.daemon.start()
     return struck
 
@@ -202,15 +204,22 @@ CALLS: dict[str, Callable[[World, cri_pb2.PodSandboxConfig, str, str], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_a_crash_in_the_middle(world: World, name: str) -> None:
-    """`kill -9` at a step of a call: the next start finds a whole world, and the pod can be taken down as ever."""
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, "kill") for name in CALLS),
+        *((name, "stop") for name in ("RunPodSandbox", "StartContainer", "StopPodSandbox")),
+    ],
+)
+def test_an_end_in_the_middle(world: World, name: str, how: How) -> None:
+    """`kill -9`, or a service manager's stop, at a step of a call: the next start finds a whole world, and the pod can be
+    taken down as ever."""
     before = traces(world.daemon)
     for step in range(STEPS_MAX) if EVERY_CRASH else [len(name) % 4]:
         config = pod_config()
         pod = world.cri.run_pod(config)
         container = world.cri.start(pod, config, world.container("sleep", "1000"))
-        struck = _crash(world, step, lambda: CALLS[name](world, config, pod, container))  # noqa: B023
+        struck = _end(world, step, how, lambda: CALLS[name](world, config, pod, container))  # noqa: B023
         for each in world.cri.ListPodSandbox().items:
             if each.id != world.pod:
                 world.cri.stop_pod(each.id)

@@ -19,8 +19,8 @@ from support.daemon import Daemon
 
 VARIABLE = "MOORAGE_TEST_FAULT"
 
-# Fail before the step has had its effect, after it, never return from it, or be killed before it.
-How = Literal["before", "after", "hang", "kill"]
+# Fail before the step has had its effect, after it, never return from it, be killed before it, or be told to stop.
+How = Literal["before", "after", "hang", "kill", "stop"]
 
 
 class FaultyDaemon(Daemon):
@@ -78,6 +78,8 @@ class _Hook:
         self._order.with_suffix(".struck").write_text(f"{name} ({self._how})")
         if self._how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._how == "stop":
+            os.kill(os.getpid(), signal.SIGTERM)
         return self._how
 
     def wrap(self, owner: Any, name: str, label: Callable[..., str], *, bounded: bool = False) -> None:
