@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from moorage_api import idmap
 from moorage_api.erofs.folder import write_folder
 from moorage_api.erofs.layer import IMAGE, keep_image, layer_folder, new_image
 from moorage_api.errors import FailedPrecondition, MoorageError
@@ -166,3 +167,17 @@ def test_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syscalls, "mount", refuse)
     assert "cannot be kept and mounted" in image_mount.erofs_problem(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_for_a_user_namespace(snapshotter: ErofsSnapshotter) -> None:
+    """The image shows its files with mapped ids, and what is written belongs to the host's."""
+    with temporary_mount(snapshotter.prepare("base-active")) as root:
+        Path(root, "file").write_text("text")
+        os.chown(f"{root}/file", 3, 4)
+    snapshotter.commit("base", "base-active")
+    labels = {idmap.UID_LABEL: "0:1000:10", idmap.GID_LABEL: "0:2000:10"}
+    for make in (snapshotter.prepare, snapshotter.view):
+        with temporary_mount(make(f"{make.__name__}d", "base", labels)) as root:
+            found = os.stat(f"{root}/file")
+            assert (found.st_uid, found.st_gid) == (1003, 2004)
+            assert Path(root, "file").read_text() == "text"
