@@ -255,9 +255,7 @@ class NamespacedSnapshotter:
             except BaseException:
                 self._settle(key, backend_name)
                 raise
-            self._scope.write(
-                lambda connection: self._finish(connection, name, key, backend_name, kept), durable=False
-            )
+            self._scope.write(lambda connection: self._finish(connection, name, key, backend_name, kept), durable=False)
         event = events.SnapshotCommit(key=key, name=name, snapshotter=self._name)
         self._scope.publish("/snapshot/commit", event)
 
