@@ -10,6 +10,7 @@ import os
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -32,6 +33,7 @@ from support.tars import block, pax
 
 MB = 1 << 20
 DISK = 256 * MB
+EROFS = "\terofs\n" in Path("/proc/filesystems").read_text()
 MEMORY_MAX = 64 * MB
 """What all processes of the daemon may need together for one image, above what they need at rest."""
 DISK_MAX = RATIO_FLOOR + 8 * MB
@@ -133,11 +135,14 @@ async def check_refused(
     assert (cell.daemon.process.poll(), cell.daemon.process.pid) == (None, pid), "the daemon died"
 
 
+@pytest.mark.parametrize("snapshotter", ["overlayfs", "erofs"])
 @pytest.mark.parametrize("name", BAD_LAYERS)
-async def test_a_pulled_layer(cell: Cell, registry: LyingRegistry, name: str) -> None:
+async def test_a_pulled_layer(cell: Cell, registry: LyingRegistry, name: str, snapshotter: str) -> None:
+    if snapshotter == "erofs" and not EROFS:
+        pytest.skip("this kernel has no EROFS")
     case, shelf = BAD_LAYERS[name], Shelf()
     shelf.serve(registry, "bad", layered(shelf, case.layers(), case.media_type))
-    await check_refused(cell, pull(cell, registry), case.error, case.why)
+    await check_refused(cell, pull(cell, registry, snapshotter), case.error, case.why)
 
 
 @pytest.mark.parametrize("name", BAD_LAYERS)

@@ -140,7 +140,10 @@ class ImageSink(Sink[Node]):
         target_parent, _, target_name = target.rpartition(b"/")
         if not target_name:
             raise TarError("a hard link to the root")
-        node = _children(self._resolve(target_parent, make=False)).get(target_name)
+        try:
+            node = _children(self._resolve(target_parent, make=False)).get(target_name)
+        except FileNotFoundError:
+            node = None
         if node is None:
             raise TarError(f"the target of the hard link, {target_name[:200]!r}, is not there")
         if node.children is not None:
