@@ -254,7 +254,7 @@ def _bench(cases: Sequence[Case]) -> Iterator[Bench]:
             registry,
             disk,
             (
-                Side("Moorage", lambda folder: Daemon(folder=folder)),
+                Side("Moorage", lambda folder: Daemon(folder=folder, log_level="info")),
                 Side("containerd", lambda folder: Peer(folder=folder)),
             ),
         )
