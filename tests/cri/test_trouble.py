@@ -86,7 +86,8 @@ def test_a_shim_that_hangs_is_its_own_pod_s_trouble(own: Daemon, cri: CriClient,
     own.kill()
     began = time.monotonic()
     own.start()
-    assert time.monotonic() - began < usual + 5
+    # Five seconds on a machine that does nothing else.
+    assert time.monotonic() - began < 4 * usual + 5
     assert {each.id for each in cri.ListContainers(deadline=10).containers} == {healthy, stuck}
     assert cri.execute(healthy, "echo", "well").stdout == b"well\n"
     cri.StopPodSandbox(pod_sandbox_id=hung, deadline=30)
