@@ -51,7 +51,8 @@ async def test_a_shim_stands_alone(crun_node: Node) -> None:
     path = Path(shim.address.removeprefix("unix://"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     proc = Path(f"/proc/{shim.pid}")
-    assert os.getsid(shim.pid) == shim.pid
+    assert os.getpgid(shim.pid) == shim.pid
+    assert os.getsid(shim.pid) == parent_of(shim.pid)
     assert (proc / "comm").read_text() == "moorage-shim\n"
     assert os.readlink(proc / "cwd") == "/"
     files = {"/dev/null", str(crun_node.bundles["c"] / "shim.log")}

@@ -20,9 +20,16 @@ _DEFAULTS = tuple(Path(path) for path in ("/run/moorage", "/var/lib/moorage", "/
 _present: frozenset[Path] = frozenset()
 
 
+# What crun leaves when it is killed while it copies itself. It bears nobody's name: what was there before is remembered, and
+# nothing is said where another run goes on beside this one.
+_COPIES = ("/tmp", "crun.*")
+_before: set[Path] = set()
+
+
 def begin() -> Path:
     """Make the run's folder, and let temporary files, here and in child processes, be made in it."""
     os.environ[VARIABLE] = secrets.token_hex(2)
+    _before.update(Path(_COPIES[0]).glob(_COPIES[1]))
     folder = Path("/tmp") / f"mt-{os.environ[VARIABLE]}"
     folder.mkdir(mode=0o755)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -58,6 +65,8 @@ def end(folder: Path) -> list[str]:
     found += [f"mount {point}" for point in mounts_below(folder)]
     found += [f"file {path}" for path in folder.iterdir() if not path.name.startswith("pytest-of-")]
     found += [f"{path}, made on the host" for path in sorted(_of_defaults() - _present)]
+    if set(Path("/tmp").glob("mt-*")) == {folder}:
+        found += [f"file {path}" for path in sorted(set(Path(_COPIES[0]).glob(_COPIES[1])) - _before)]
     found += _cgroups(run) + _network(run)
     if not mounts_below(folder):
         shutil.rmtree(folder)

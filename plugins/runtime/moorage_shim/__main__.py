@@ -121,6 +121,7 @@ def _start(arguments: Arguments) -> None:
         )
         with listen(path) as listener:
             if fork() == 0:
+                os.setsid()
                 prepare()
                 held = [(listener.fileno(), listener.fileno(), select.POLLIN)]
                 set_name(keeper.NAME)

@@ -12,7 +12,7 @@ from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPreconditi
 from moorage_api.mounts import Mount
 from moorage_api.runtime import Status, Stdio
 from moorage_api.wire import events_types_pb2 as events
-from moorage_shim import cgroups, idmounts, log, records, spec
+from moorage_shim import cgroups, idmounts, log, records, shortcuts, spec
 from moorage_shim.cgroups import Cgroup
 from moorage_shim.launching import Host, LaunchRequest, launch_process
 from moorage_shim.loop import Future, Lock
@@ -246,7 +246,7 @@ class Container:
             try:
                 if self.plan.restore:
                     await self._launch_init(None)
-                else:
+                elif not await shortcuts.start(self._loop, self.runtime, self.id, lambda: init.ended is None):
                     await self.runtime.start(self.id)
                 if init.ended is None:
                     init.status = Status.RUNNING

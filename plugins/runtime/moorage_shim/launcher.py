@@ -28,6 +28,9 @@ _WORKSHOP = "moorage_shim.workshop"
 # Python's own start, nor of the environment's packages: the zygote needs only the files beside this one.
 _PYTHON = (sys.executable, "-OO", "-X", "no_debug_ranges")
 _LEAN = ("-I", "-S")
+# Where an OCI runtime makes its copies of itself (`sealed`), which would be in /tmp; one that is killed leaves an empty file.
+_SCRATCH = "copies"
+_SCRATCH_VARIABLE = "_LIBCONTAINER_STATEDIR"
 _FOLDER = str(Path(__file__).parent.parent)
 _BEGIN = "import sys; sys.path.append(sys.argv[1]); from moorage_shim.zygote import main; main(sys.argv[2:])"
 _STAMP = f"{version('moorage')}/{sys.version}"
@@ -39,6 +42,7 @@ class ZygoteLauncher:
     def __init__(self, start_timeout: float = 10.0, delete_timeout: float = 90.0, cache: Path | None = None) -> None:
         """`cache` is a folder for compiled code: a zygote that compiles is slow to start, and large for all its life."""
         self._cache = cache
+        self._scratch = cache.parent / _SCRATCH if cache is not None else None
         self._start_timeout = start_timeout
         self._delete_timeout = delete_timeout
         self._lock = asyncio.Lock()
@@ -48,6 +52,7 @@ class ZygoteLauncher:
     async def prepare(self) -> None:
         """Start the zygote now, so that the first shim need not wait for it. A failure shows with the first shim."""
         async with self._lock:
+            await asyncio.to_thread(self._clear_scratch)
             with suppress(MoorageError):
                 await self._ensure()
 
@@ -73,6 +78,7 @@ class ZygoteLauncher:
             *("-m", "moorage_shim", "-namespace", request.namespace, "-id", request.id),
             *("-address", request.daemon_address, "-bundle", str(request.bundle), "delete"),
             cwd=request.bundle,
+            env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
@@ -144,17 +150,29 @@ class ZygoteLauncher:
         return [*_PYTHON, *cache, *arguments]
 
     async def _run(self, command: Sequence[str], *fds: int) -> Process:
-        cached = self._cache is not None
-        environment = {
-            key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE" or not cached
-        }
         return await asyncio.create_subprocess_exec(
             *command,
-            env=environment,
+            env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=fds,
             start_new_session=True,
         )
+
+    def _environment(self) -> dict[str, str]:
+        cached = self._cache is not None
+        environment = {
+            key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE" or not cached
+        }
+        if self._scratch is not None:
+            self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            environment[_SCRATCH_VARIABLE] = str(self._scratch)
+        return environment
+
+    def _clear_scratch(self) -> None:
+        if self._scratch is not None and self._scratch.exists():
+            for path in self._scratch.iterdir():
+                with suppress(OSError):
+                    path.unlink()
 
     async def _drop(self) -> None:
         control, process = self._control, self._process

@@ -63,9 +63,14 @@ class OciRuntime:
         self._forker = forker
 
     @property
+    def name(self) -> str:
+        """Which runtime it is, by the name of its program."""
+        return os.path.basename(self.binary)
+
+    @property
     def direct(self) -> bool:
         """Whether the container's processes can be signalled without the runtime."""
-        return os.path.basename(self.binary) in _DIRECT
+        return self.name in _DIRECT
 
     async def create(self, id: str, launch: Launch, flags: Sequence[str], timeout: float | None = None) -> None:
         """Make the container up to the point where its first process waits to be started."""
@@ -155,7 +160,8 @@ class OciRuntime:
             self.bundle,
             fds=launch.fds if launch else {},
             orphans=launch is not None,
-            hidden=os.path.basename(self.binary) == "crun" and cgroups.is_hybrid(),
+            sealed=self.direct,
+            hidden=self.name == "crun" and cgroups.is_hybrid(),
             oom_score=launch.oom_score if launch else None,
         )
         try:

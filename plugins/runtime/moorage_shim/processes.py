@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, NoReturn, Protocol
 
 from moorage_api.errors import DeadlineExceeded, Internal, MoorageError
-from moorage_shim import log
+from moorage_shim import log, sealed
 from moorage_shim.libc import fork
 from moorage_shim.loop import READ, Future, Loop, read_some
-from moorage_shim.spawning import Program, become, become_child
+from moorage_shim.spawning import ITSELF, Program, become, become_child
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ERROR_MAX = 4096
@@ -101,8 +101,9 @@ class Command:
     """A program to run. `fds` maps the child's descriptors to ours; those of 0 to 2 that it lacks are /dev/null.
 
     One that leaves `orphans` is a child of the keeper, and they become that after it. One that `outlives` the shim is not
-    killed with it, and the keeper's as well. `hidden` is the second cgroup hierarchy (`spawning.hide_unified_cgroup`), and
-    `oom_score` the program's, where it is not the shim's.
+    killed with it, and the keeper's as well. One that is `sealed` runs from a copy that nobody can write to, if there is
+    one. `hidden` is the second cgroup hierarchy (`spawning.hide_unified_cgroup`), and `oom_score` the program's, where it
+    is not the shim's.
     """
 
     argv: Sequence[str]
@@ -111,6 +112,7 @@ class Command:
     fds: Mapping[int, int] = field(default_factory=dict)
     orphans: bool = False
     outlives: bool = False
+    sealed: bool = False
     hidden: bool = False
     oom_score: int | None = None
 
@@ -144,9 +146,13 @@ class Forker:
         """
         path = find_program(command.argv[0])
         environment = None if command.env is None else dict(command.env)
+        fds = dict(command.fds)
+        itself = sealed.find(path) if command.sealed else -1
+        if itself >= 0:
+            fds[ITSELF] = itself
         flags = (command.outlives, command.hidden, command.oom_score)
-        program: Program = (path, tuple(command.argv), command.cwd, environment, tuple(command.fds), *flags)
-        return await self._start(program, list(command.fds.values()), adopted=command.orphans or command.outlives)
+        program: Program = (path, tuple(command.argv), command.cwd, environment, tuple(fds), *flags)
+        return await self._start(program, list(fds.values()), adopted=command.orphans or command.outlives)
 
     async def run(self, command: Command, timeout: float, what: str) -> int:
         """Run a program to its end; returns its status. `DeadlineExceeded` after killing it and its process group."""

@@ -1,7 +1,7 @@
 """What the shim writes into a bundle, so that the daemon can learn from it when the shim is gone.
 
 `moorage.json` tells how the container is run: enough to clean up after it. `exit.json` (and `exit-EXEC.json` of an exec)
-tells how a process ended; it is on disk before anybody is told.
+tells how a process ended; it is written before anybody is told.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_run(bundle: str) -> RunRecord | None:
 
 
 def write_exit(bundle: str, record: ExitRecord) -> None:
-    """Put an exit on disk."""
+    """Write an exit down."""
     _write(_exit_path(bundle, record.exec_id), asdict(record))
 
 
@@ -74,19 +74,13 @@ def _exit_path(bundle: str, exec_id: str) -> str:
 
 
 def _write(path: str, content: dict[str, Any]) -> None:
-    """Whole or not at all, and on disk when this returns. The bundle is mostly on a tmpfs, where that costs nothing."""
+    """Whole or not at all. It survives every process, and need not survive the machine, with which the container ends and
+    the bundle goes: so nothing is synced."""
     temporary = f"{path}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
         file.write(json.dumps(content).encode())
-        file.flush()
-        os.fsync(fd)
     os.rename(temporary, path)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 Program = tuple[str, tuple[str, ...], str, dict[str, str] | None, tuple[int, ...], bool, bool, int | None]
 """Its path, arguments, folder and environment (None: this process's); the numbers of the descriptors that it has;
 whether it outlives its parent; whether the second cgroup hierarchy is hidden from it (`hide_unified_cgroup`); its OOM
-score, if it is to be another. An empty path means the init of a pod, in the user namespace whose file is the folder, if
+score, if it is to be another. `ITSELF` among the numbers is the program's own file, and the path then only its name. An
+empty path means the init of a pod, in the user namespace whose file is the folder, if
 that is not empty."""
 POD_INIT = "moorage-pod"
+ITSELF = -1
 
 _FIRST_SPARE_FD = 900
 _ERROR_MAX = 4096
@@ -62,9 +64,14 @@ def become(program: Program, fds: Sequence[int], parent: int) -> NoReturn:
             set_oom_score(score)
         if hidden:
             hide_unified_cgroup()
-        _place(dict(zip(numbers, given, strict=True)))
+        wanted = dict(zip(numbers, given, strict=True))
+        itself = wanted.pop(ITSELF, -1)
+        if itself >= 0:
+            itself = fcntl.fcntl(itself, fcntl.F_DUPFD_CLOEXEC, _FIRST_SPARE_FD)
+        _place(wanted)
         posix.chdir(folder)
-        posix.execve(path, arguments, posix.environ if environment is None else environment)
+        file = path if itself < 0 else f"/proc/self/fd/{itself}"
+        posix.execve(file, arguments, posix.environ if environment is None else environment)
     except BaseException as error:  # noqa: BLE001 - as above
         _tell(report, f"{path}: {error}")
     finally:
@@ -72,8 +79,15 @@ def become(program: Program, fds: Sequence[int], parent: int) -> NoReturn:
 
 
 def become_child(parent: int, *, outlives: bool = False) -> None:
-    """What every forked child does first: a session of its own, default signals, and (mostly) death with its parent."""
-    posix.setsid()
+    """What every forked child does first: a process group of its own, default signals, and (mostly) death with its parent.
+
+    One that outlives that has a session, too. The others have not: where the kernel gives each session its share of the
+    processor (sched(7), autogroup), short-lived programs that are a session each get less than they need.
+    """
+    if outlives:
+        posix.setsid()
+    else:
+        posix.setpgid(0, 0)
     _signal.set_wakeup_fd(-1)
     for number in _RESET_SIGNALS:
         _signal.signal(number, _signal.SIG_DFL)

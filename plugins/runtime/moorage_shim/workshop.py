@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from moorage_api.linux import syscalls
+from moorage_shim import sealed
 from moorage_shim.libc import fork
 from moorage_shim.worker import work
 from moorage_shim.zygote import ASK, TAKEN
@@ -47,18 +49,30 @@ def main() -> int:
 
 def _serve(requests: socket.socket) -> int:
     """Fork spares until nobody can ask any more."""
+    copies = sealed.open_workshop()
     while True:
         read, write = os.pipe()
         if fork() == 0:
             os.close(read)
+            copies.close()
             _wait(requests, write)
         os.close(write)
+        _attend(read, copies)
         word = os.read(read, 1)
         os.close(read)
         if word == _QUIT:
             return 0
         if not word:
             time.sleep(_PAUSE)
+
+
+def _attend(spare: int, copies: socket.socket) -> None:
+    """Make the copies that workers miss, until the spare is taken or dead."""
+    poll = select.poll()
+    poll.register(spare, select.POLLIN)
+    poll.register(copies, select.POLLIN)
+    while all(fd != spare for fd, _ in poll.poll()):
+        sealed.serve(copies)
 
 
 def _wait(requests: socket.socket, workshop: int) -> NoReturn:

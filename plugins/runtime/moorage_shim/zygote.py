@@ -122,7 +122,7 @@ class Ways:
         if pid:
             return pid
         try:
-            posix.setsid()
+            posix.setpgid(0, 0)
             _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
             posix.set_inheritable(fd, True)
             posix.execve(self._command[0], [*self._command, what, str(fd)], posix.environ)
@@ -151,7 +151,6 @@ def prepare() -> None:
 def keep(keeper: Keeper) -> NoReturn:
     """In the child of a fork: be a keeper to the end, whom nobody's death concerns."""
     try:
-        posix.setsid()
         posix.dup2(1, 2)
         libc.become_subreaper()
         posix._exit(keeper.run())
@@ -160,6 +159,8 @@ def keep(keeper: Keeper) -> NoReturn:
 
 
 def _keep(ways: Ways, control: int, zygote: int, code: list[libc.Part]) -> NoReturn:
+    # No session of its own: `spawning.become_child` tells why.
+    posix.setpgid(0, 0)
     libc.set_name(_SPARE)
     # What a spare has in its worker: the socket of requests, and the pipe to say that it is taken.
     held = [(control, SPARE_CONTROL, select.POLLIN), (zygote, SPARE_PIPE, 0)]
