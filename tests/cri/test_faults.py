@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -425,6 +426,40 @@ async def test_a_new_start_finds_runs_as_they_are(world: World) -> None:
     await world.start(ids["half"])
     with pytest.raises(AlreadyExists):
         await world.pod(config)
+    await world.cri.background.stop()
+
+
+async def test_what_is_being_made_is_no_leftover(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taking down what an earlier run left may take long, and calls are served meanwhile."""
+    pod = await world.pod(pod_config())
+    (world.folder / "root/sandboxes/unfinished").mkdir()
+    world.cri = world.make()
+    ended, made = asyncio.Event(), threading.Event()
+    stop, create = world.core.sandbox_controller.stop, world.core.containers.create
+
+    async def slow_stop(id: str, timeout: float = 10.0) -> None:
+        await ended.wait()
+        await stop(id, timeout)
+
+    def slow_create(item: Any) -> Any:
+        made.wait(10)
+        return create(item)
+
+    monkeypatch.setattr(world.core.sandbox_controller, "stop", slow_stop)
+    monkeypatch.setattr(world.core.containers, "create", slow_create)
+    await recover(world.cri)
+    making = asyncio.ensure_future(world.container(pod))
+    async with asyncio.timeout(10):
+        while not list((world.folder / "root/containers").glob("*")):
+            await asyncio.sleep(0.01)
+        ended.set()
+        while (world.folder / "root/sandboxes/unfinished").exists():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        made.set()
+        container = await making
+    assert (world.folder / "root/containers" / container).is_dir()
+    assert container in world.core.snapshots.keys
     await world.cri.background.stop()
 
 
