@@ -67,8 +67,10 @@ def test_killed_at_random_instants(tmp_path: Path) -> None:
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
+            # However slow the machine is today, something was acknowledged.
+            done.append(int(process.stdout.readline()))
             time.sleep(rng.uniform(0.02, 0.2))
             process.send_signal(signal.SIGKILL)
             done += [int(line) for line in process.stdout]
         check(tmp_path, done)
-    assert len(done) > KILLS
+    assert len(done) >= KILLS
