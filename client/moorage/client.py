@@ -235,11 +235,12 @@ class Client:
         return await self.images.get(name)
 
     async def image(self, reference: str, platform: Platform | None = None) -> ResolvedImage:
-        """An image that is here, for a platform (this machine's). `NotFound`, `InvalidArgument` for the reference."""
+        """An image that is here, by name or id, for a platform (this machine's). `NotFound`, `InvalidArgument` for the
+        reference."""
+        from moorage.find import find_images
         from moorage.image_config import resolve
-        from moorage_api.oci.reference import parse
 
-        return await resolve(self.content, await self.images.get(parse(reference).canonical), platform)
+        return await resolve(self.content, (await find_images(self, reference))[0], platform)
 
     async def create(self, image: str, options: ContainerOptions | None = None) -> ContainerHandle:
         """Make a container of an image that is here; it does not run yet.

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from moorage import labels, names, volumes
 from moorage.container import ContainerHandle
@@ -30,7 +30,9 @@ from moorage_api.oci import spec as oci
 from moorage_api.types import TypedValue
 
 if TYPE_CHECKING:
-    from moorage.client import Client
+    from moorage.client import Client, Defaults
+
+T = TypeVar("T")
 
 _NAME_TRIES = 20
 LOG_FILE = "0.log"
@@ -60,41 +62,57 @@ async def create(client: Client, image: ResolvedImage, options: ContainerOptions
     spec = build_spec(options, image.config.config, id)
     if options.auto_remove and restart.name != "no":
         raise InvalidArgument("a container that is to be removed at its end cannot be restarted: leave one of them out")
-    snapshotter = options.snapshotter or defaults.snapshotter
-    async with client.leased() as leased:
-        mounts = await _prepare(leased, image, snapshotter, id)
-        folder = ""
-        try:
+    record = Container(
+        id=id,
+        runtime=Runtime(options.runtime),
+        image=image.image.name,
+        snapshotter=options.snapshotter or defaults.snapshotter,
+        snapshot_key=id,
+        labels=_labels(client, image, options, defaults.logs, id),
+        extensions=_extensions(image, options),
+    )
+    try:
+        async with client.leased() as leased:
+            mounts = await _prepare(leased, image, record.snapshotter, id)
             await _set_user(spec, mounts, options.user or image.config.config.user, options.group_add)
-            record = Container(
-                id=id,
-                runtime=Runtime(options.runtime),
-                image=image.image.name,
-                snapshotter=snapshotter,
-                snapshot_key=id,
-                labels=_labels(client, image, options, defaults.logs, id),
-                extensions=_extensions(image, options),
-            )
             await asyncio.to_thread(volumes.mount, spec, options, defaults.volumes, client.namespace, mounts)
-            folder = native.own_folder(record.labels, id)
-            name = record.labels[labels.NAME]
-            if options.stdin and folder:
-                await asyncio.to_thread(_make_input, folder)
-            if other is not None:
-                record = replace(record, labels={**record.labels, native.NETWORK_OF: other.id})
-                await asyncio.to_thread(share, spec, native.own_folder(other.labels, other.id))
-            await asyncio.to_thread(prepare, spec, options, defaults.networks, client.namespace, id, name, folder)
+            record = await asyncio.to_thread(_equip, record, spec, options, other, defaults, client.namespace)
             created = await _store(client, replace(record, spec=oci.encode(spec)), options)
-        except BaseException:
-            # A call that was given up may have made the record all the same.
-            with contextlib.suppress(MoorageError):
-                await client.containers.delete(id)
-            with contextlib.suppress(MoorageError):
-                await client.snapshots(snapshotter).remove(id)
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
+    except BaseException:
+        await _take_back(client, record)
+        raise
     return Created(ContainerHandle(client, created), mounts)
+
+
+def _equip(
+    record: Container,
+    spec: oci.Spec,
+    options: ContainerOptions,
+    other: Container | None,
+    defaults: Defaults,
+    namespace: str,
+) -> Container:
+    """Make what is in the container's own folder: its input, the files of its network. Blocks."""
+    folder = native.own_folder(record.labels, record.id)
+    if options.stdin and folder:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.mkfifo(os.path.join(folder, native.INPUT), 0o600)
+    prepare(spec, options, defaults.networks, namespace, record.id, record.labels[labels.NAME], folder)
+    if other is None:
+        return record
+    share(spec, native.own_folder(other.labels, other.id))
+    return replace(record, labels={**record.labels, native.NETWORK_OF: other.id})
+
+
+async def _take_back(client: Client, record: Container) -> None:
+    """Remove what there is of a container whose making has failed, or was given up when it had been made."""
+    with contextlib.suppress(MoorageError):
+        await client.containers.delete(record.id)
+    with contextlib.suppress(MoorageError):
+        await client.snapshots(record.snapshotter).remove(record.id)
+    folder = native.own_folder(record.labels, record.id)
+    if folder:
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
 async def _network(client: Client, options: ContainerOptions) -> tuple[ContainerOptions, Container | None]:
@@ -115,11 +133,6 @@ async def _prepare(leased: Client, image: ResolvedImage, snapshotter: str, key: 
     except NotFound:
         await unpack(leased.session, image, snapshotter)
         return await snapshots.prepare(key, image.chain_id)
-
-
-def _make_input(folder: str) -> None:
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    os.mkfifo(os.path.join(folder, native.INPUT), 0o600)
 
 
 async def _set_user(spec: oci.Spec, mounts: Sequence[Mount], user: str, groups: Sequence[str]) -> None:
@@ -179,10 +192,20 @@ async def _check_free(client: Client, name: str) -> None:
         )
 
 
+async def _to_its_end(call: Coroutine[Any, Any, T]) -> T:
+    """Wait for a call even when cancelled, which is then raised: what was half under way could not be taken back."""
+    task = asyncio.create_task(call, name="moorage create")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
 async def _store(client: Client, record: Container, options: ContainerOptions) -> Container:
     for tries in range(_NAME_TRIES):
         try:
-            return await client.containers.create(record)
+            return await _to_its_end(client.containers.create(record))
         except AlreadyExists:
             if options.name:
                 raise

@@ -1,13 +1,17 @@
-"""Containers by what people call them: a name, an id, or the beginning of an id."""
+"""Containers and images by what people call them: a name, an id, or the beginning of an id."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING
 
 from moorage import labels
 from moorage.container import ContainerHandle
-from moorage_api.errors import InvalidArgument, NotFound
+from moorage.image_config import resolve
+from moorage_api.errors import InvalidArgument, MoorageError, NotFound
+from moorage_api.images import Image
+from moorage_api.oci.reference import parse
 
 if TYPE_CHECKING:
     from moorage.client import Client
@@ -39,3 +43,29 @@ async def find(client: Client, wanted: str) -> ContainerHandle:
         ids = ", ".join(sorted(record.id[:16] for record in found))
         raise InvalidArgument(f"several containers have ids that begin with {wanted}: {ids}")
     return ContainerHandle(client, found[0])
+
+
+async def find_images(client: Client, wanted: str) -> list[Image]:
+    """The image of that name; or all names of the only image whose id is that, or begins so; or what another client
+    called exactly that. `NotFound`; `InvalidArgument` where several ids begin so."""
+    with contextlib.suppress(NotFound, InvalidArgument):
+        return [await client.images.get(parse(wanted).canonical)]
+    prefix = wanted.removeprefix("sha256:")
+    listed = [(image, await _id(client, image)) for image in await client.images.list()]
+    ids = {id for _, id in listed if _HEX.fullmatch(prefix) and id.startswith(prefix)}
+    if len(ids) > 1:
+        raise InvalidArgument(f"several images have ids that begin with {wanted}")
+    found = [image for image, id in listed if image.name == wanted or id in ids]
+    if not found:
+        parse(wanted)
+        raise NotFound(f"no such image: {wanted} (in the namespace {client.namespace!r})")
+    return found
+
+
+async def _id(client: Client, image: Image) -> str:
+    """The digest of an image's configuration without its algorithm; empty where it is not here."""
+    try:
+        return (await resolve(client.content, image)).id.partition(":")[2]
+    except MoorageError:
+        # Only a part of it is here, or it is for another machine: it has no id to be found by.
+        return ""

@@ -67,6 +67,15 @@ def test_images_are_removed_by_name_and_by_id_but_not_in_use(cli: Cli) -> None:
     assert cli("rmi", "-f", cli.image) == ""
 
 
+def test_images_are_called_by_their_id(cli: Cli) -> None:
+    id = cli("images", "-q").strip()
+    assert cli("run", "--rm", "--pull", "never", id, "echo", "by id") == "by id\n"
+    cli("tag", id, "again:1")
+    assert json.loads(cli("inspect", f"sha256:{id}"))[0]["Id"].startswith(f"sha256:{id}")
+    assert len(cli("rmi", id).splitlines()) == 2
+    assert cli.call("run", "--pull", "never", id, "true").returncode == 125
+
+
 def test_names_are_unique_random_where_none_is_given_and_ids_may_be_short(cli: Cli) -> None:
     first = cli("create", "--name", "taken", cli.image, "true").strip()
     again = cli.call("run", "--name", "taken", cli.image, "true")

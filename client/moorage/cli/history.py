@@ -11,6 +11,7 @@ import click
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.output import shorten
 from moorage.cli.units import human_duration, human_size
+from moorage.find import find_images
 from moorage_api.errors import AlreadyExists
 from moorage_api.oci.reference import parse
 
@@ -30,7 +31,7 @@ _COMMAND_LENGTH = 45
 @connected()
 async def tag(app: App, source: str, target: str) -> None:
     """Give an image one more name; an image that has the name loses it."""
-    image = await app.client.images.get(parse(source).canonical)
+    image = (await find_images(app.client, source))[0]
     named = replace(image, name=parse(target).canonical)
     try:
         await app.client.images.create(named)

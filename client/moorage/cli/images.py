@@ -14,13 +14,14 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.credentials import stored_credentials
-from moorage.cli.errors import FAILURE, CommandError
+from moorage.cli.errors import FAILURE
 from moorage.cli.filters import filters, has_label
 from moorage.cli.output import print_rows, warn
 from moorage.cli.progress import display
 from moorage.cli.references import familiar
 from moorage.cli.units import human_duration, human_size
 from moorage.client import Client
+from moorage.find import find_images
 from moorage.image_config import ResolvedImage, resolve
 from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound
 from moorage_api.images import Image
@@ -197,33 +198,17 @@ async def rmi(app: App, images: tuple[str, ...], force: bool) -> int:
     failed = 0
     for wanted in images:
         try:
-            for name in await _names(app.client, wanted):
+            for image in await find_images(app.client, wanted):
                 if not force:
-                    await _check_unused(app.client, name)
-                await app.client.images.delete(name, sync=True)
-                print(f"Untagged: {familiar(name)}")
+                    await _check_unused(app.client, image.name)
+                await app.client.images.delete(image.name, sync=True)
+                print(f"Untagged: {familiar(image.name)}")
         except MoorageError as error:
             if force and isinstance(error, NotFound):
                 continue
             failed = FAILURE
             app.tell(error)
     return failed
-
-
-async def _names(client: Client, wanted: str) -> list[str]:
-    """The names of an image: one by its name, all of them by its id. `NotFound`."""
-    try:
-        return [(await client.images.get(references.parse(wanted).canonical)).name]
-    except (NotFound, InvalidArgument):
-        listed = await asyncio.gather(*(_look(client, image) for image in await client.images.list()))
-    prefix = wanted.removeprefix("sha256:")
-    ids = {entry.id for entry in listed if prefix and entry.id.partition(":")[2].startswith(prefix)}
-    if len(ids) > 1:
-        raise CommandError(f"several images have ids that begin with {wanted}")
-    names = [entry.image.name for entry in listed if entry.image.name == wanted or entry.id in ids]
-    if not names:
-        raise NotFound(f"no such image: {wanted} (in the namespace {client.namespace!r})")
-    return names
 
 
 async def _check_unused(client: Client, name: str) -> None:

@@ -172,13 +172,13 @@ async def _users(app: App, name: str) -> list[str]:
 @click.argument("name", metavar="NETWORK")
 @click.argument("container")
 @click.option("--alias", "aliases", multiple=True, metavar="NAME", help="One more name for it there.")
-@click.option("--ip", "address", default="", metavar="ADDRESS", help="Its address there; a free one unless given.")
+@click.option("--ip", default="", metavar="ADDRESS", help="Its address there; a free one unless given.")
 @connected()
-async def connect(app: App, name: str, container: str, aliases: tuple[str, ...], address: str) -> None:
+async def connect(app: App, name: str, container: str, aliases: tuple[str, ...], ip: str) -> None:
     """Put a container into one more network, at once where it runs."""
     networks, handle = await _networks(app), await find(app.client, container)
     pid = (await handle.state()).pid
-    await asyncio.to_thread(connecting.connect, networks, handle.record, pid, name, aliases, address)
+    await asyncio.to_thread(connecting.connect, networks, handle.record, pid, name, aliases, ip)
 
 
 @network.command("disconnect")
