@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from moorage_api.errors import MoorageError
+from moorage_api.garbage import Collected
 from moorage_api.wire import events_types_pb2, images_pb2
 from mooraged.gc.backends import BackendSweep
 from mooraged.gc.graph import Kind, Node
@@ -29,18 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
-    """What a collection did. `pause` is how long other writes of metadata waited, `seconds` all of it."""
+class Stats(Collected):
+    """What a collection did; `pause` is how long other writes of metadata waited for it (seconds)."""
 
-    records: Mapping[str, int] = field(default_factory=dict)
-    """Records removed, by kind: content, snapshot, image, lease, ingest."""
-
-    blobs: int = 0
-    blob_bytes: int = 0
-    ingests: int = 0
-    snapshots: int = 0
     pause: float = 0.0
-    seconds: float = 0.0
 
 
 class Collector:

@@ -51,10 +51,7 @@ class Reporter:
         return sorted(doomed, key=lambda one: (one.namespace, one.kind, -one.size, one.name))
 
     def collect(self) -> Collected:
-        stats = self._collect()
-        return Collected(
-            stats.records, stats.blobs, stats.blob_bytes, stats.ingests, stats.snapshots, round(stats.seconds, 3)
-        )
+        return self._collect()
 
 
 class _Reasons:
