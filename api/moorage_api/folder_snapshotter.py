@@ -61,7 +61,10 @@ class FolderSnapshotter(ABC):
 
     @abstractmethod
     def make(self, snapshot: Record, folder: str) -> None:
-        """Fill the new, empty folder of an active snapshot or a view. On `OSError` the folder is removed."""
+        """Fill the new, empty folder of an active snapshot or a view. On `OSError` the folder is removed.
+
+        After a power cut `__init__` calls it, too: what it needs of a derived class has to be there before.
+        """
 
     @abstractmethod
     def describe(self, snapshot: Record) -> list[Mount]:
@@ -211,7 +214,10 @@ class FolderSnapshotter(ABC):
         for id, name in self._tree.unsealed():
             if str(id) not in there:
                 logger.warning("snapshot %r has no files after a crash of this machine: it begins anew", name)
-                self._make(self._tree.get(name))
+                try:
+                    self._make(self._tree.get(name))
+                except MoorageError:
+                    logger.exception("snapshot %r cannot begin anew: it can only be removed", name)
 
     def _seal(self, record: Record) -> Usage:
         with _files_of(record.info.name):

@@ -16,6 +16,7 @@ from moorage_api.erofs.layer import IMAGE, keep_image, layer_folder, new_image
 from moorage_api.errors import FailedPrecondition, MoorageError
 from moorage_api.linux import syscalls
 from moorage_api.linux.mount import is_mountpoint, temporary_mount
+from moorage_api.linux.tree import remove_tree
 from moorage_api.snapshots import Kind
 from moorage_snapshotter import image_mount
 from moorage_snapshotter.erofs import ErofsSnapshotter
@@ -181,3 +182,28 @@ def test_a_snapshot_for_a_user_namespace(snapshotter: ErofsSnapshotter) -> None:
             found = os.stat(f"{root}/file")
             assert (found.st_uid, found.st_gid) == (1003, 2004)
             assert Path(root, "file").read_text() == "text"
+
+
+def test_a_power_cut(tmp_path: Path) -> None:
+    """The folder of an active snapshot is made again at the start; one whose layer is damaged stays to be removed."""
+    snapshotter = ErofsSnapshotter(tmp_path, ("index=off",))
+    snapshotter.prepare("base-active")
+    with temporary_mount(snapshotter.mounts("base-active")) as root:
+        Path(root, "file").write_text("text")
+    snapshotter.commit("base", "base-active")
+    mounts = snapshotter.prepare("active", "base")
+    folder = snapshotter.folder(snapshotter.record("active").id)
+    snapshotter.close()
+    remove_tree(folder)
+    again = ErofsSnapshotter(tmp_path, ("index=off",))
+    assert again.mounts("active") == mounts
+    with temporary_mount(mounts) as root:
+        assert Path(root, "file").read_text() == "text"
+    image = f"{again.folder(again.record('base').id)}/{IMAGE}"
+    again.close()
+    remove_tree(folder)
+    os.truncate(image, 100)
+    last = ErofsSnapshotter(tmp_path, ("index=off",))
+    last.remove("active")
+    last.remove("base")
+    last.close()

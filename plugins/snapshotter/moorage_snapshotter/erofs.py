@@ -43,8 +43,9 @@ class ErofsSnapshotter(FolderSnapshotter):
     ) -> None:
         self._options = tuple(options)
         self._mounting = threading.Lock()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._device = os.stat(root).st_dev
         super().__init__(root, durable=durable, remove_at_once=remove_at_once)
-        self._device = os.stat(self.folders).st_dev
         for info in self.walk():
             self._tidy(self.record(info.name))
 
