@@ -16,6 +16,7 @@ from moorage_api.wire import runtime_sandbox_pb2 as sb
 from moorage_api.wire import shim_v3_pb2 as pb
 from support.leftovers import mounts_below
 from support.shim import Node, ShimClient
+from support.terminal import wait_until
 
 SANDBOX = "containerd.runtime.sandbox.v1.Sandbox"
 ALL = ("network", "ipc", "uts", "pid")
@@ -180,7 +181,7 @@ async def test_a_pod_in_a_user_namespace(node: Node) -> None:
     )
     path = node.folder / "pod"
     init = (await client.call("SandboxStatus", sb.SandboxStatusRequest(sandbox_id="pod"), SANDBOX)).pid
-    assert os.stat(f"/proc/{init}").st_uid == 200000
+    wait_until(lambda: os.stat(f"/proc/{init}").st_uid == 200000, "the init is the root of its namespace")
     assert os.stat(path / "shm").st_uid == 200000
     inodes = {name: os.stat(path / "ns" / name).st_ino for name in ("user", "pid")}
     assert inodes == {name: os.stat(f"/proc/{init}/ns/{name}").st_ino for name in ("user", "pid")}
