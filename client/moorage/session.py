@@ -20,6 +20,10 @@ Response = TypeVar("Response", bound=Message)
 
 DEADLINE = 60.0
 """Seconds that a unary call may take unless it says otherwise."""
+GONE = "the daemon closed the connection"
+"""The message where a call ends before its answer."""
+# What gRPC says then, under codes that differ from time to time.
+_CLOSED = ("Stream removed", "Socket closed", "recvmsg:", "Connection reset")
 MESSAGE_MAX = 16 << 20
 """The largest message in bytes, either way: containerd's own limit."""
 
@@ -48,9 +52,8 @@ def translate(error: grpc.RpcError) -> MoorageError:
     details = error.details() or error.code().name.lower().replace("_", " ")
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"the daemon did not answer in time ({details})")
-    if error.code() is grpc.StatusCode.UNKNOWN and details.startswith("Stream removed"):
-        # What gRPC makes of a connection that is closed in the middle of an answer.
-        return Unavailable(f"the daemon has gone ({details})")
+    if details.startswith(_CLOSED):
+        return Unavailable(GONE)
     return from_code(error.code().value[0], details)
 
 

@@ -36,9 +36,13 @@ class CommandError(MoorageError):
 def explain(error: MoorageError, address: str) -> str:
     """The message, and what to do about it where that is known."""
     if isinstance(error, Unavailable):
+        from moorage.session import GONE
+
         reason = unreachable(address)
         if reason:
             return reason
+        if error.message == GONE:
+            return f"cannot reach the daemon at {address}: it closed the connection"
     if isinstance(error, Unimplemented):
         # What gRPC itself says of a method that nobody serves is of no use to anyone.
         reason = "it does not offer this service" if error.message == "Method not found!" else error.message
