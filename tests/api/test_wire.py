@@ -22,7 +22,13 @@ SCALARS = {
     if name.startswith("TYPE_") and name not in {"TYPE_MESSAGE", "TYPE_ENUM", "TYPE_GROUP"}
 }
 # Beside the tables: our own, and that of gRPC itself.
-OTHER_PACKAGES = {"moorage.services.tasks.v1", "moorage.shim.v1", "moorage.transfer.v1", "grpc.health.v1"}
+OTHER_PACKAGES = {
+    "moorage.gc.v1",
+    "moorage.services.tasks.v1",
+    "moorage.shim.v1",
+    "moorage.transfer.v1",
+    "grpc.health.v1",
+}
 
 
 def packages() -> list[tuple[str, dict[str, Any]]]:
