@@ -13,7 +13,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["moorage_api.oci", "mooraged.differ", "mooraged.transfer.challenges"]):
+with atheris.instrument_imports(
+    include=["moorage_api.erofs", "moorage_api.oci", "mooraged.differ", "mooraged.transfer.challenges"]
+):
     from fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"

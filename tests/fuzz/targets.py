@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,9 @@ from moorage_api.errors import InvalidArgument, ResourceExhausted, Unimplemented
 from moorage_api.linux.tree import Left, remove_tree, walk
 from moorage_api.oci import image, reference
 from mooraged.differ.extract import Extractor
+from mooraged.differ.image import ImageSink
 from mooraged.differ.limits import Limits
+from mooraged.differ.sink import Sink
 from mooraged.differ.tar.events import Data, End, Entry, TarError, Type
 from mooraged.differ.tar.reader import Reader
 from mooraged.differ.whiteouts import OverlayWhiteouts, PlainWhiteouts
@@ -38,22 +41,30 @@ def tar(data: bytes) -> None:
 
 
 def layer(data: bytes) -> None:
-    """Extraction in both ways of keeping deletions: nothing outside of the root changes, and what is made can be removed."""
+    """Extraction in both ways of keeping deletions, and into an image: nothing outside of the root changes, and what is made
+    can be removed."""
     archive = with_sums(data)
     for whiteouts in (OverlayWhiteouts(), PlainWhiteouts()):
         with _cage() as (cage, root):
             before = _outside(cage)
-            extractor = Extractor(root, whiteouts, _LIMITS)
-            reader = Reader()
-            try:
-                with suppress(TarError):
-                    for event in reader.receive(archive):
-                        extractor.take(event)
-                    reader.finish()
-                    extractor.finish()
-            finally:
-                extractor.close()
+            _take(Extractor(root, whiteouts, _LIMITS), archive)
             assert _outside(cage) == before, "it got out of its root"
+    with _cage() as (_, root), tempfile.TemporaryFile() as image_file:
+        sink = ImageSink(image_file.fileno(), root, _LIMITS)
+        sink.append(memoryview(archive))
+        _take(sink, archive)
+
+
+def _take(sink: Sink[Any], archive: bytes) -> None:
+    reader = Reader()
+    try:
+        with suppress(TarError):
+            for event in reader.receive(archive):
+                sink.take(event)
+            reader.finish()
+            sink.finish()
+    finally:
+        sink.close()
 
 
 def references(data: bytes) -> None:
