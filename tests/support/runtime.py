@@ -98,8 +98,10 @@ class World:
         self.events: list[Envelope] = []
         self._collector: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """A new daemon over the same folders and records, with a bus that nobody else has heard."""
+    async def start(self, **config: Any) -> None:
+        """A new daemon over the same folders and records, with a bus that nobody else has heard, and with these keys
+        of its configuration changed."""
+        self.config = msgspec.structs.replace(self.config, **config)
         self.daemon.state.mkdir(parents=True, exist_ok=True)
         self.bus = Exchange(4096)
         self.events = []
@@ -131,8 +133,7 @@ class World:
 
     async def restart(self, **config: Any) -> None:
         await self.stop()
-        self.config = msgspec.structs.replace(self.config, **config)
-        await self.start()
+        await self.start(**config)
 
     @property
     def tasks(self) -> NamespacedTasks:

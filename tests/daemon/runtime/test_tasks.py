@@ -12,7 +12,7 @@ from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgumen
 from moorage_api.oci import spec as oci
 from moorage_api.runtime import Status, Stdio
 from moorage_api.types import TypedValue
-from support.runtime import World
+from support.runtime import NAMESPACE, World
 
 
 def process(*args: str) -> TypedValue:
@@ -160,7 +160,7 @@ async def test_a_task_is_created_once(world: World) -> None:
 async def test_a_cancelled_creation_leaves_nothing(world: World) -> None:
     id = world.container("cancelled", "sleep", "1000")
     creating = asyncio.create_task(world.tasks.create(id))
-    await asyncio.sleep(0.05)
+    await world.until((world.task_folder / NAMESPACE / id).exists, "it has begun")
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating
