@@ -70,8 +70,9 @@ def test_a_host_port_leads_to_the_pod(cri: CriClient, busybox: str) -> None:
     with urllib.request.urlopen(f"http://{host}:{port}/", timeout=5) as answer:
         assert answer.read() == b"reached\n"
     cri.RemovePodSandbox(pod_sandbox_id=pod)
-    rules = subprocess.run(["iptables-save", "-t", "nat"], capture_output=True, text=True, check=True).stdout
-    assert str(port) not in rules
+    # The network is taken down in the background.
+    rules = ["iptables-save", "-t", "nat"]
+    until(lambda: str(port) not in subprocess.run(rules, capture_output=True, text=True, check=True).stdout, 60)
 
 
 def test_a_pod_in_the_host_s_network(cri: CriClient, busybox: str) -> None:
