@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 
 StrOrBytesPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
@@ -91,6 +92,7 @@ _NR_MOVE_MOUNT = 429
 _NR_FSOPEN = 430
 _NR_FSCONFIG = 431
 _NR_FSMOUNT = 432
+_NR_CLONE3 = 435
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
 
@@ -98,11 +100,21 @@ _NR_MOUNT_SETATTR = 442
 _OPENAT2_TRIES = 32
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_locked = ctypes.PyDLL(None, use_errno=True)  # keeps the GIL, for a child has no other thread to take it from
 _libc.syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 _libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
 _libc.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+
+
+class _CloneArguments(ctypes.Structure):
+    """`struct clone_args`, as clone3(2) had it first."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
+    )
 
 
 class _OpenHow(ctypes.Structure):
@@ -138,6 +150,17 @@ def openat2(dirfd: int, path: StrOrBytesPath, flags: int, mode: int = 0, resolve
         if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
             break
     raise _error(path)
+
+
+def clone(flags: int) -> int:
+    """A child in namespaces of its own (`CLONE_NEW*`): 0 in the child, its pid in the caller. For processes with threads: the
+    handlers that libraries set up for a fork do not run, and gRPC's would give the child a thread. So the child may do
+    no more than a few system calls, and `os._exit`. The GIL is held."""
+    arguments = _CloneArguments(flags=flags, exit_signal=signal.SIGCHLD)
+    pid = _locked.syscall(_NR_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
+    if pid < 0:
+        raise _error()
+    return int(pid)
 
 
 def unshare(flags: int) -> None:

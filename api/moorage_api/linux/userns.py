@@ -16,27 +16,34 @@ def user_namespace(uids: IdMapping, gids: IdMapping) -> Iterator[int]:
 
     A child makes it, since a process with more than one thread cannot; it has ended before the block runs. `OSError`.
     """
-    ready, tell_ready = os.pipe2(os.O_CLOEXEC)
-    hold, let_go = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        _wait_in_namespace(tell_ready, hold, let_go)
-    os.close(tell_ready)
-    os.close(hold)
+    pid, let_go = _inhabitant()
     try:
-        number = os.read(ready, 4)
-        if number:
-            raise OSError(int(number), os.strerror(int(number)), "user namespace")
         write_mappings(pid, uids, gids)
         fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(let_go)
-        os.close(ready)
         os.waitpid(pid, 0)
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def _inhabitant() -> tuple[int, int]:
+    """The pid of a child in a new user namespace, and the descriptor that it lives for."""
+    hold, let_go = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = syscalls.clone(syscalls.CLONE_NEWUSER)
+        if pid == 0:
+            os.close(let_go)
+            os.read(hold, 1)
+            os._exit(0)
+    except OSError:
+        os.close(let_go)
+        raise
+    finally:
+        os.close(hold)
+    return pid, let_go
 
 
 def write_mappings(pid: int, uids: IdMapping, gids: IdMapping) -> None:
@@ -50,16 +57,3 @@ def write_mappings(pid: int, uids: IdMapping, gids: IdMapping) -> None:
             raise OSError(error.errno, f"id mapping {mapping}: {error.strerror}", path) from error
         finally:
             os.close(fd)
-
-
-def _wait_in_namespace(tell: int, hold: int, let_go: int) -> None:
-    """In the child: enter a namespace, close the pipe to say so, stay until the parent closes its own. Never returns."""
-    try:
-        os.close(let_go)
-        syscalls.unshare(syscalls.CLONE_NEWUSER)
-        os.close(tell)
-        os.read(hold, 1)
-    except OSError as error:
-        os.write(tell, str(error.errno).encode())
-    finally:
-        os._exit(0)
