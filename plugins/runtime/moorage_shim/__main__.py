@@ -22,6 +22,7 @@ from moorage_shim import crilogger, keeper, oci, options
 from moorage_shim.cleanup import clean_up
 from moorage_shim.libc import fork, set_name
 from moorage_shim.processes import find_program
+from moorage_shim.sealed import SCRATCH_VARIABLE
 from moorage_shim.shim import ShimConfig, first_state
 from moorage_shim.sockets import SCHEME, is_served, listen, socket_path
 from moorage_shim.worker import fork_worker
@@ -122,6 +123,7 @@ def _start(arguments: Arguments) -> None:
         with listen(path) as listener:
             if fork() == 0:
                 os.setsid()
+                os.environ.setdefault(SCRATCH_VARIABLE, os.path.dirname(path))
                 prepare()
                 held = [(listener.fileno(), listener.fileno(), select.POLLIN)]
                 set_name(keeper.NAME)

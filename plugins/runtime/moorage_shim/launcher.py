@@ -20,6 +20,7 @@ from moorage_api.errors import DeadlineExceeded, MoorageError, Unavailable, from
 from moorage_api.runtime import Exit
 from moorage_api.shim import Bootstrap, ShimRequest
 from moorage_api.wire.shim_v3_pb2 import DeleteResponse
+from moorage_shim.sealed import SCRATCH_VARIABLE
 from moorage_shim.sockets import SCHEME, socket_path
 
 _MESSAGE_MAX = 64 << 10
@@ -28,9 +29,7 @@ _WORKSHOP = "moorage_shim.workshop"
 # Python's own start, nor of the environment's packages: the zygote needs only the files beside this one.
 _PYTHON = (sys.executable, "-OO", "-X", "no_debug_ranges")
 _LEAN = ("-I", "-S")
-# Where an OCI runtime makes its copies of itself (`sealed`), which would be in /tmp; one that is killed leaves an empty file.
 _SCRATCH = "copies"
-_SCRATCH_VARIABLE = "_LIBCONTAINER_STATEDIR"
 _FOLDER = str(Path(__file__).parent.parent)
 _BEGIN = "import sys; sys.path.append(sys.argv[1]); from moorage_shim.zygote import main; main(sys.argv[2:])"
 _STAMP = f"{version('moorage')}/{sys.version}"
@@ -165,7 +164,7 @@ class ZygoteLauncher:
         }
         if self._scratch is not None:
             self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-            environment[_SCRATCH_VARIABLE] = str(self._scratch)
+            environment[SCRATCH_VARIABLE] = str(self._scratch)
         return environment
 
     def _clear_scratch(self) -> None:

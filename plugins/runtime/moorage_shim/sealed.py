@@ -12,6 +12,9 @@ import os
 import socket
 from collections.abc import Set
 
+SCRATCH_VARIABLE = "_LIBCONTAINER_STATEDIR"
+"""Names the folder in which an OCI runtime copies itself when it is not sealed; without it that is /tmp."""
+
 # The seals that runc and crun look for, no more and no less.
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _MFD_EXEC = 0x10
