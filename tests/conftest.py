@@ -39,7 +39,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves anything on the host fails, whichever test it was that did; so does one that disproves a page."""
     wrong = [f"left behind: {line}" for line in end_session(session.config.stash[_FOLDER])]
-    wrong += RECORDER.end(_PASSED)
+    whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    wrong += RECORDER.end(_PASSED if whole else set())
     for line in wrong:
         print(f"\n{line}", file=sys.stderr)
     if wrong:

@@ -12,7 +12,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,17 +151,18 @@ class Recorder(logging.Handler):
         return self.disproved(passed)
 
     def disproved(self, passed: set[str]) -> list[str]:
-        """A line for each row of the table whose test passed and did not call the method, or only got errors where the
-        row tells of none. The end of a stream may be logged when the next test has begun."""
-        following = dict(pairwise(self.calls))
+        """A line for each row of the table whose test passed without its method having been called in its module (or with
+        nothing but errors where the row tells of none): the end of a call may be logged when the next test has begun."""
+        called: defaultdict[str, set[Call]] = defaultdict(set)
+        for test, calls in self.calls.items():
+            called[test.partition("::")[0]] |= calls
         return [
             f"{row.test} passed and did not call {row.method}, as docs/native-api.md says it does"
             for row in rows()
             if row.test in passed
             and not any(
                 call.method == row.method and (row.code or not call.code)
-                for test in (row.test, following.get(row.test))
-                for call in self.calls.get(test or "", ())
+                for call in called[row.test.partition("::")[0]]
             )
         ]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from support.leftovers import CGROUPS, mounts_below, tagged_processes
 
 VARIABLE = "MOORAGE_TEST_SESSION"
+_RUNTIMES = "copies-of-runtimes"
 # Where a daemon lives unless it is told otherwise: every daemon of the tests is.
 _DEFAULTS = tuple(Path(path) for path in ("/run/moorage", "/var/lib/moorage", "/etc/moorage", "/run/nri", "/opt/nri"))
 _present: frozenset[Path] = frozenset()
@@ -33,6 +34,10 @@ def begin() -> Path:
     folder = Path("/tmp") / f"mt-{os.environ[VARIABLE]}"
     folder.mkdir(mode=0o755)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    # Where OCI runtimes under the shims of others copy themselves: their /tmp is the host's.
+    copies = folder / _RUNTIMES
+    copies.mkdir()
+    os.environ["_LIBCONTAINER_STATEDIR"] = str(copies)
     global _present
     _present = _of_defaults()
     return folder
@@ -63,7 +68,7 @@ def end(folder: Path) -> list[str]:
     run = os.environ[VARIABLE]
     found = [f"process {pid}: {command}" for pid, command in tagged_processes(f"{VARIABLE}={run}").items()]
     found += [f"mount {point}" for point in mounts_below(folder)]
-    found += [f"file {path}" for path in folder.iterdir() if not path.name.startswith("pytest-of-")]
+    found += [f"file {path}" for path in folder.iterdir() if not path.name.startswith(("pytest-of-", _RUNTIMES))]
     found += [f"{path}, made on the host" for path in sorted(_of_defaults() - _present)]
     if set(Path("/tmp").glob("mt-*")) == {folder}:
         found += [f"file {path}" for path in sorted(set(Path(_COPIES[0]).glob(_COPIES[1])) - _before)]
