@@ -14,8 +14,6 @@ and may be made from any thread but that one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from moorage import (
     attachment,
@@ -36,6 +34,7 @@ from moorage import (
 from moorage import connect as connect_async
 from moorage.attachment import Chunk
 from moorage.portal import Facade, call, calls, enter, iterate, service, shared
+from moorage_api.closing import Closing
 from moorage_api.containers import Container
 
 
@@ -223,7 +222,7 @@ def _client(inner: client.Client) -> Client:
     return Client(inner)
 
 
-class Client(Facade[client.Client]):
+class Client(Facade[client.Client], Closing):
     """The daemon's services, bound to a namespace."""
 
     pull = call(client.Client.pull)
@@ -262,14 +261,6 @@ class Client(Facade[client.Client]):
     def in_namespace(self, namespace: str) -> Client:
         """The same connection, in another namespace."""
         return Client(self._inner.in_namespace(namespace))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def connect(address: str = "", namespace: str = "") -> Client:

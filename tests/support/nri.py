@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from moorage_api import ttrpc
+from moorage_api.closing import Closing
 from moorage_api.errors import MoorageError, Unimplemented
 from moorage_api.wire import cri_pb2
 from moorage_api.wire import nri_pb2 as pb
@@ -75,7 +75,7 @@ class Trunk:
             self._socket.close()
 
 
-class NriPlugin:
+class NriPlugin(Closing):
     """Connects at once, where it is not connected yet. `handlers` are the plugin's methods by name; what has none
     answers nothing in particular, and `unimplemented` names those that it does not have. Every call is kept in `calls`,
     in order.
@@ -155,14 +155,6 @@ class NriPlugin:
     def close(self) -> None:
         self.trunk.close()
         self._reader.join(30)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read(self) -> None:
         for number, data in self.trunk.frames():

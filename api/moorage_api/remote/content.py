@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from moorage_api.closing import Closing
 from moorage_api.content import Info, IngestStatus
 from moorage_api.convert import (
     content_info_from_wire,
@@ -72,7 +71,7 @@ class RemoteContentStore:
         self._channel.close()
 
 
-class RemoteReader:
+class RemoteReader(Closing):
     """An open blob: each read is a call."""
 
     def __init__(self, channel: Channel, stub: ContentStub, info: Info) -> None:
@@ -103,11 +102,3 @@ class RemoteReader:
 
     def close(self) -> None:
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
+from moorage_api.closing import Closing
 from moorage_api.content import Info, IngestStatus
 from moorage_api.convert import nanoseconds
 from moorage_api.errors import (
@@ -30,7 +31,7 @@ from moorage_api.wire.content_pb2_grpc import ContentStub
 _CHUNK = 1 << 20
 
 
-class RemoteWriter:
+class RemoteWriter(Closing):
     """`moorage_api.content.Writer` over a session. Any error of the other side ends the session."""
 
     def __init__(self, channel: Channel, stub: ContentStub, ref: str, total: int, expected: str) -> None:
@@ -134,14 +135,6 @@ class RemoteWriter:
 
     def _deadline(self) -> _Deadline:
         return _Deadline(self._call, self._channel.timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Deadline:

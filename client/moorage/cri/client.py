@@ -6,8 +6,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import grpc
 
@@ -17,6 +16,7 @@ from moorage.cri.services import ImageService, RuntimeService
 from moorage.cri.streaming import connect as streams
 from moorage.cri.streaming.blocking import Port, Process
 from moorage.portal import shared
+from moorage_api.closing import Closing
 from moorage_api.errors import MoorageError
 from moorage_api.wire import cri_pb2 as v1
 
@@ -24,7 +24,7 @@ PULL_SECONDS = 600.0
 """Seconds that a pull may take."""
 
 
-class Client(RuntimeService, ImageService, Sync):
+class Client(RuntimeService, ImageService, Sync, Closing):
     """Every RPC by its own name, `client.StopContainer(container_id=…, timeout=1)`, and shorter ways to the common ones.
 
     `address` is the path of the runtime's socket, or a `unix://` URL; empty, what CONTAINER_RUNTIME_ENDPOINT says, as with
@@ -45,14 +45,6 @@ class Client(RuntimeService, ImageService, Sync):
     def close(self) -> None:
         """Give up what is under way, and close the connection."""
         self._channel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def wait_ready(self, seconds: float = 30) -> None:
         """Return when the runtime says that it and its network are ready; `TimeoutError`, or the last error."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from moorage_api.closing import Closing
 from moorage_api.content import ContentStore, Info, IngestStatus, WritesFile
 from moorage_api.errors import FailedPrecondition, OutOfRange
 from moorage_api.types import Labels
@@ -41,7 +41,7 @@ class Owner(Protocol):
         """Called once, when the writer is closed."""
 
 
-class NamespacedWriter:
+class NamespacedWriter(Closing):
     """A backend's writer under the ref that the client knows."""
 
     def __init__(self, owner: Owner, writer: BackendWriter, ref: str, backend_ref: str, expected: str) -> None:
@@ -91,14 +91,6 @@ class NamespacedWriter:
             self._writer.close()
         finally:
             self._owner.release_writer(self._backend_ref)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class SharedWriter:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from moorage_api.closing import Closing
 from moorage_api.errors import FailedPrecondition, InvalidArgument, OutOfRange
 from moorage_content.oserrors import translating
 
 
-class LocalReader:
+class LocalReader(Closing):
     """A blob's open file. Reading from several threads is fine; closing is for the last of them."""
 
     def __init__(self, fd: int, path: str) -> None:
@@ -41,11 +40,3 @@ class LocalReader:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

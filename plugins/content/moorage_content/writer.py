@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
+from moorage_api.closing import Closing
 from moorage_api.content import Info, IngestStatus
 from moorage_api.errors import FailedPrecondition, OutOfRange
 from moorage_api.types import Labels, check_digest
@@ -30,7 +30,7 @@ class Publisher(Protocol):
         """Make the synced data of `ingest` the blob `digest`, durably, and remove the ingest. `AlreadyExists`."""
 
 
-class LocalWriter:
+class LocalWriter(Closing):
     """The one writer of an ingest, at its end. Not for several threads at once.
 
     Bytes go to the file as they come, and the digest is kept along; so resuming costs reading the file once.
@@ -146,14 +146,6 @@ class LocalWriter:
         if self._fd < 0:
             raise FailedPrecondition(f"the writer of ingest {self._status.ref!r} is closed")
         return self._fd
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _hash_file(fd: int, algorithm: str, size: int) -> _Hash:
