@@ -145,8 +145,12 @@ class Bundle:
         """Move a folder with a checkpoint here, for the runtime to restore from when the task starts; returns its path."""
         return str(shutil.move(folder, self.path / _CHECKPOINT))
 
+    @property
+    def has_checkpoint(self) -> bool:
+        return (self.path / _CHECKPOINT).exists()
+
     def drop_checkpoint(self) -> None:
-        """Remove it, if there is one: the memory of processes takes room."""
+        """Remove it: the memory of processes takes room."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self.path / _CHECKPOINT)
 

@@ -69,8 +69,8 @@ class NamespacedTasks:
         process.started(answer.pid)
         if exec_id:
             self._watcher.watch(task, process)
-        else:
-            task.bundle.drop_checkpoint()
+        elif task.bundle.has_checkpoint:
+            await asyncio.to_thread(task.bundle.drop_checkpoint)
         return answer.pid
 
     async def exec(self, container_id: str, exec_id: str, spec: TypedValue, stdio: Stdio = Stdio()) -> None:

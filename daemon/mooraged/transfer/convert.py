@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from moorage_api.core import Stores
 from moorage_api.errors import InvalidArgument, NotFound, ResourceExhausted
 from moorage_api.images import Image
 from moorage_api.oci import build, image
@@ -18,7 +19,7 @@ from mooraged.transfer.fetcher import set_labels
 from mooraged.transfer.labels import children_labels
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.recompress import detect, recompress
-from mooraged.transfer.stores import Stores, save_image
+from mooraged.transfer.stores import save_image
 from mooraged.transfer.threads import Threads
 
 _KINDS: dict[str, Compression] = {"gzip": "gzip", "zstd": "zstd", "uncompressed": ""}

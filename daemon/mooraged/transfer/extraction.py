@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from moorage_api.core import Stores
 from moorage_api.differ import Differ, Extracted, Extracts
 from moorage_api.errors import Aborted, Cancelled, DataLoss, MoorageError
 from moorage_api.mounts import Mount
 from moorage_api.types import Descriptor
 from mooraged.transfer.arrival import Arrival
-from mooraged.transfer.stores import Stores
 from mooraged.transfer.threads import Threads
 
 _TELL_INTERVAL = 1.0

@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+from moorage_api.core import Stores
 from moorage_api.errors import DeadlineExceeded, NotFound, Unavailable
 from moorage_api.leases import Lease, LeaseManager
 from mooraged.transfer.labels import GC_EXPIRE
-from mooraged.transfer.stores import Metadata, Stores
+from mooraged.transfer.stores import Metadata
 from mooraged.transfer.threads import Threads
 
 LIFETIME = 24 * 3600

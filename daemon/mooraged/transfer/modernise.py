@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from moorage_api.core import Stores
 from moorage_api.errors import DataLoss
 from moorage_api.oci import build, image
 from moorage_api.types import Descriptor
@@ -19,7 +20,6 @@ from mooraged.transfer.floors import all_or_none
 from mooraged.transfer.hosts import Host
 from mooraged.transfer.recompress import detect, uncompressed_digest
 from mooraged.transfer.source import Source
-from mooraged.transfer.stores import Stores
 from mooraged.transfer.threads import Threads
 
 _ACCEPT = {"Accept": f"{image.DOCKER_SCHEMA1}, {image.DOCKER_SCHEMA1_UNSIGNED}, */*;q=0.1"}

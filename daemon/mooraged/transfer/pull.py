@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from moorage_api.core import Stores
 from moorage_api.errors import InvalidArgument, NotFound, ResourceExhausted
 from moorage_api.images import Image
 from moorage_api.oci import image
@@ -23,7 +24,7 @@ from mooraged.transfer.modernise import Modernised
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.resolver import Resolved
 from mooraged.transfer.source import Source
-from mooraged.transfer.stores import Stores, claim, save_image
+from mooraged.transfer.stores import claim, save_image
 from mooraged.transfer.threads import KeyedLocks, Threads
 from mooraged.transfer.unpack import Unpacker, layers_of
 

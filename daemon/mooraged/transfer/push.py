@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moorage_api.core import Stores
 from moorage_api.errors import FailedPrecondition, InvalidArgument, NotFound
 from moorage_api.images import Image
 from moorage_api.oci import image
@@ -21,7 +22,6 @@ from mooraged.transfer.hosts import PUSH, Host
 from mooraged.transfer.labels import source_label, source_repositories
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.source import Source
-from mooraged.transfer.stores import Stores
 from mooraged.transfer.threads import Threads
 from mooraged.transfer.upload import Upload, has_manifest
 

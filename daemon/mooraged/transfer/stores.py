@@ -10,8 +10,6 @@ from moorage_api.errors import AlreadyExists, NotFound
 from moorage_api.images import Image, ImageStore
 from moorage_api.leases import Resource
 
-__all__ = ["Metadata", "Stores", "claim", "save_image"]
-
 
 class Metadata(Protocol):
     """All namespaces."""

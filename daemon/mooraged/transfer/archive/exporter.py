@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from moorage_api.content import BlobReader
+from moorage_api.core import Stores
 from moorage_api.errors import DataLoss, InvalidArgument, NotFound
 from moorage_api.images import Image
 from moorage_api.oci import build, image
@@ -23,7 +24,6 @@ from mooraged.transfer.archive.reader import DOCKER, INDEX, LAYOUT
 from mooraged.transfer.archive.tree import Leaf, indexes, leaf, manifests
 from mooraged.transfer.documents import find_stored
 from mooraged.transfer.progress import Reporter
-from mooraged.transfer.stores import Stores
 from mooraged.transfer.threads import Threads
 
 _CHUNK = 1 << 20

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from moorage_api.core import Stores
 from moorage_api.errors import InvalidArgument
 from moorage_api.images import Image
 from moorage_api.oci import build, image
@@ -18,7 +19,7 @@ from mooraged.transfer.archive.reader import DOCKER, INDEX, LAYOUT, LEGACY, Arch
 from mooraged.transfer.archive.tree import Adoption
 from mooraged.transfer.documents import find_stored, store_blob
 from mooraged.transfer.progress import Reporter
-from mooraged.transfer.stores import Stores, save_image
+from mooraged.transfer.stores import save_image
 from mooraged.transfer.threads import Threads
 
 _BATCH = 1 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moorage_api.core import Stores
 from moorage_api.errors import InvalidArgument, NotFound, ResourceExhausted
 from moorage_api.oci import image
 from moorage_api.oci.platforms import any_of
@@ -12,7 +13,7 @@ from moorage_api.types import Descriptor, Platform
 from mooraged.transfer.documents import read_blob
 from mooraged.transfer.fetcher import set_labels
 from mooraged.transfer.labels import children_labels
-from mooraged.transfer.stores import Stores, claim
+from mooraged.transfer.stores import claim
 
 DOCUMENTS_MAX = 4096
 """Indexes and manifests of one archive."""
