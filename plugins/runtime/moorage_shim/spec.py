@@ -17,7 +17,9 @@ from moorage_shim.spawning import set_oom_score
 
 _CAP_SYS_RESOURCE = 24
 _VERSION = "1.0.2"
-_NEW_VERSION = re.compile(rb'"ociVersion"\s*:\s*"1\.[1-9][^"]*"')
+# Versions that `lower_version` may lower: in a configuration, and in its text, so that nearly none has to be parsed for it.
+_NEW_VERSION = re.compile(r"1\.[1-9]")
+_NEW_VERSION_IN_TEXT = re.compile(rb'"ociVersion"\s*:\s*"1\.[1-9]')
 _OOM_SCORE = "/proc/self/oom_score_adj"
 
 
@@ -29,7 +31,7 @@ def adjust_bundle(bundle: str) -> int | None:
     score = None if clamp else _neutral_oom_score()
     with open(path, "rb") as file:
         data = file.read()
-    if not clamp and _NEW_VERSION.search(data) is None:
+    if not clamp and _NEW_VERSION_IN_TEXT.search(data) is None:
         return score
     config = json.loads(data)
     lowered = lower_version(config)
@@ -49,7 +51,7 @@ def lower_version(config: dict[str, Any]) -> bool:
 
     One that uses something newer than 1.0.2 is left as it is: a runtime that does not know it must refuse it.
     """
-    if _NEW_VERSION.fullmatch(f'"ociVersion":"{config.get("ociVersion")}"'.encode()) is None or _uses_news(config):
+    if _NEW_VERSION.match(str(config.get("ociVersion"))) is None or _uses_news(config):
         return False
     config["ociVersion"] = _VERSION
     return True
