@@ -79,6 +79,13 @@ def workshop_of(shim: int) -> list[int]:
     return [*found, *(spare for pid in found for spare in children(pid) if name_of(spare) == WORKSHOP)]
 
 
+def spare_workers(daemon: int) -> list[int]:
+    """Of all workshops below the zygotes of `daemon`."""
+    zygotes = [pid for pid in children(daemon) if name_of(pid) == "moorage-zygote"]
+    workshops = [pid for zygote in zygotes for pid in children(zygote) if name_of(pid) == WORKSHOP]
+    return [spare for pid in workshops for spare in children(pid)]
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -87,6 +94,21 @@ async def rested(shim: int) -> None:
     async with asyncio.timeout(20):
         while workers(shim):
             await asyncio.sleep(0.02)
+
+
+async def test_all_code_is_compiled_before_the_zygote_starts(tmp_path: Path) -> None:
+    """What compiles later would be slow, and write below the daemon's root while that may be on its way out."""
+    launcher = ZygoteLauncher(cache=tmp_path / "pycache")
+    await launcher.prepare()
+    try:
+        async with asyncio.timeout(20):
+            while not spare_workers(os.getpid()):
+                await asyncio.sleep(0.02)
+    finally:
+        await launcher.close()
+    compiled = (tmp_path / "pycache/stamp").stat().st_mtime_ns
+    late = [path for path in (tmp_path / "pycache").rglob("*.pyc") if path.stat().st_mtime_ns > compiled]
+    assert late == []
 
 
 async def test_a_dead_workshop_harms_nobody_and_is_replaced(crun_node: Node) -> None:

@@ -133,14 +133,14 @@ class ZygoteLauncher:
         return ours
 
     async def _compile(self) -> None:
-        """Fill the cache, once a version, by importing all in a process that ends."""
+        """Fill the cache, once a version, by importing all in a process that ends; `runpy` is what `-m` needs."""
         if self._cache is None:
             return
         stamp = self._cache / "stamp"
         if stamp.exists() and stamp.read_text() == _STAMP:
             return
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        process = await self._run(self._command("-c", f"import {_WORKSHOP}"))
+        process = await self._run(self._command("-c", f"import runpy, {_WORKSHOP}"))
         if await process.wait() == 0:
             stamp.write_text(_STAMP)
 
