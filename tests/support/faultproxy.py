@@ -17,6 +17,8 @@ from typing import Self
 import aiohttp
 from aiohttp import web
 
+from support.webserver import Route, WebServer
+
 FOREVER = 1 << 30
 _HOP_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
 
@@ -60,7 +62,7 @@ class Seen:
     sent: int = 0
 
 
-class FaultProxy:
+class FaultProxy(WebServer):
     """A proxy for the registry at `upstream` (a base URL); `address` is its own host:port."""
 
     def __init__(self, upstream: str, faults: list[Fault] | None = None) -> None:
@@ -81,21 +83,17 @@ class FaultProxy:
     async def __aenter__(self) -> Self:
         self._closing = asyncio.Event()
         self._session = aiohttp.ClientSession(auto_decompress=False)
-        application = web.Application(client_max_size=1 << 30)
-        application.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
+        return await super().__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
-        await self._runner.cleanup()
+        await super().__aexit__(kind, error, trace)
         await self._session.close()
+
+    def routes(self) -> list[Route]:
+        return [("*", "/{path:.*}", self._handle)]
 
     def _fault(self, request: web.Request) -> Fault:
         for fault in self.faults:

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from aiohttp import web
 
 from support.images import digest_of
+from support.webserver import Route, WebServer
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class LyingRegistry:
+class LyingRegistry(WebServer):
     """Serves `answers`, by `manifests/NAME` and `blobs/DIGEST`, whatever the repository; `sent` counts bytes of bodies."""
 
     def __init__(self) -> None:
@@ -41,19 +40,8 @@ class LyingRegistry:
         self.answers[f"{kind}/{digest}"] = Answer(data, media_type or Answer.media_type, **lies)  # type: ignore[arg-type]
         return digest
 
-    async def __aenter__(self) -> Self:
-        application = web.Application()
-        application.router.add_route("*", "/v2/{path:.*}", self._handle)
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._runner.cleanup()
+    def routes(self) -> list[Route]:
+        return [("*", "/v2/{path:.*}", self._handle)]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = "/".join(request.path.rsplit("/", 2)[-2:])

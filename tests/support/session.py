@@ -18,19 +18,14 @@ VARIABLE = "MOORAGE_TEST_SESSION"
 _RUNTIMES = "copies-of-runtimes"
 # Where a daemon lives unless it is told otherwise: every daemon of the tests is.
 _DEFAULTS = tuple(Path(path) for path in ("/run/moorage", "/var/lib/moorage", "/etc/moorage", "/run/nri", "/opt/nri"))
-_present: frozenset[Path] = frozenset()
-
-
-# What crun leaves when it is killed while it copies itself. It bears nobody's name: what was there before is remembered, and
-# nothing is said where another run goes on beside this one.
-_COPIES = ("/tmp", "crun.*")
 _before: set[Path] = set()
+"""What the host had before the run of what bears nobody's name."""
 
 
 def begin() -> Path:
     """Make the run's folder, and let temporary files, here and in child processes, be made in it."""
     os.environ[VARIABLE] = secrets.token_hex(2)
-    _before.update(Path(_COPIES[0]).glob(_COPIES[1]))
+    _before.update(_of_defaults(), _copies())
     folder = Path("/tmp") / f"mt-{os.environ[VARIABLE]}"
     folder.mkdir(mode=0o755)
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -38,13 +33,16 @@ def begin() -> Path:
     copies = folder / _RUNTIMES
     copies.mkdir()
     os.environ["_LIBCONTAINER_STATEDIR"] = str(copies)
-    global _present
-    _present = _of_defaults()
     return folder
 
 
-def _of_defaults() -> frozenset[Path]:
-    return frozenset(path for path in _DEFAULTS if path.exists())
+def _of_defaults() -> set[Path]:
+    return {path for path in _DEFAULTS if path.exists()}
+
+
+def _copies() -> set[Path]:
+    """What crun leaves when it is killed while it copies itself."""
+    return set(Path("/tmp").glob("crun.*"))
 
 
 def new_id() -> str:
@@ -69,9 +67,10 @@ def end(folder: Path) -> list[str]:
     found = [f"process {pid}: {command}" for pid, command in tagged_processes(f"{VARIABLE}={run}").items()]
     found += [f"mount {point}" for point in mounts_below(folder)]
     found += [f"file {path}" for path in folder.iterdir() if not path.name.startswith(("pytest-of-", _RUNTIMES))]
-    found += [f"{path}, made on the host" for path in sorted(_of_defaults() - _present)]
+    found += [f"{path}, made on the host" for path in sorted(_of_defaults() - _before)]
+    # Where another run goes on beside this one, a copy may be its own.
     if set(Path("/tmp").glob("mt-*")) == {folder}:
-        found += [f"file {path}" for path in sorted(set(Path(_COPIES[0]).glob(_COPIES[1])) - _before)]
+        found += [f"file {path}" for path in sorted(_copies() - _before)]
     found += _cgroups(run) + _network(run)
     if not mounts_below(folder):
         shutil.rmtree(folder)

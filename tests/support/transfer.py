@@ -11,8 +11,7 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import web
 
@@ -24,6 +23,7 @@ from mooraged.metadata import Metadata
 from mooraged.transfer.config import TransferConfig
 from mooraged.transfer.service import LocalTransfer
 from support.images import ImageSpec, LayerBuilder, digest_of
+from support.webserver import Route, WebServer
 
 HTPASSWD = "anna:$2y$05$moorage.moorage.mooraOdbLZJGTWwX9un9jXEiTOsnDHa1uGs8i\n"
 """The user `anna` with the password `harbour`, as docker-registry reads it."""
@@ -141,7 +141,7 @@ class Certificates:
         return self._make(name, f"/CN={name}", ["-x509", *map(str, signer)], ["basicConstraints=CA:FALSE", *extensions])
 
 
-class TokenServer:
+class TokenServer(WebServer):
     """A token server that docker-registry believes: it signs with `certificates`' authority.
 
     It gives pull tokens to `anna` with the password `harbour`, and to whoever brings the identity token `anchor`.
@@ -161,19 +161,8 @@ class TokenServer:
     def _root(self) -> Path:
         return self._certificates.ca
 
-    async def __aenter__(self) -> Self:
-        application = web.Application()
-        application.router.add_route("*", "/token", self._handle)
-        self._runner = web.AppRunner(application, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._runner.cleanup()
+    def routes(self) -> list[Route]:
+        return [("*", "/token", self._handle)]
 
     async def _handle(self, request: web.Request) -> web.Response:
         self.requests.append(f"{request.method} {request.path_qs}")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import urllib.request
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from aiohttp import web
@@ -27,6 +27,7 @@ from support.faultproxy import Fault, FaultProxy
 from support.images import ImageSpec, digest_of, push
 from support.registry import Registry
 from support.transfer import HTPASSWD, Certificates, TokenServer, World, entry, layer_digests, put, put_index, spec
+from support.webserver import Route, WebServer
 
 
 async def stored(world: World, image: ImageSpec, name: str = "shelf.test/box:1") -> str:
@@ -106,7 +107,7 @@ async def test_a_registry_that_takes_no_bytes_is_given_up(
             await world.transfer.bind("default").push(name, f"{keeper.address}/stuck/box:1")
 
 
-class UploadKeeper:
+class UploadKeeper(WebServer):
     """In front of a registry: keeps what arrived of an upload that broke, as the specification allows and Debian's registry
     does not. The first one of more than `cut` bytes is cut there; `stuck` reads none of them."""
 
@@ -117,21 +118,20 @@ class UploadKeeper:
         self._sessions: dict[str, bytearray] = {}
         self.starts: list[int] = []
 
-    async def __aenter__(self) -> Self:
-        application = web.Application(client_max_size=1 << 30)
-        application.router.add_route("POST", "/v2/{name:.+}/blobs/uploads/", self._begin)
-        application.router.add_route("*", "/sessions/{id}/{name:.+}", self._session)
-        application.router.add_route("*", "/{path:.*}", self._elsewhere)
-        self._stopping = asyncio.Event()
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.address = f"127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
+    def routes(self) -> list[Route]:
+        return [
+            ("POST", "/v2/{name:.+}/blobs/uploads/", self._begin),
+            ("*", "/sessions/{id}/{name:.+}", self._session),
+            ("*", "/{path:.*}", self._elsewhere),
+        ]
 
-    async def __aexit__(self, *error: object) -> None:
+    async def __aenter__(self) -> Self:
+        self._stopping = asyncio.Event()
+        return await super().__aenter__()
+
+    async def __aexit__(self, *error: Any) -> None:
         self._stopping.set()
-        await self._runner.cleanup()
+        await super().__aexit__(*error)
 
     async def _begin(self, request: web.Request) -> web.Response:
         id = str(len(self._sessions))
