@@ -52,6 +52,7 @@ class FolderSnapshotter(ABC):
     def __init__(self, root: Path, *, durable: bool = True, remove_at_once: bool = True) -> None:
         self.folders = root / "snapshots"
         self.folders.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folders = str(self.folders)
         self._durable = durable
         self._remove_at_once = remove_at_once
         self._tree = SnapshotTree(root / "metadata.db")
@@ -103,7 +104,7 @@ class FolderSnapshotter(ABC):
 
     def folder(self, id: int) -> str:
         """The folder of the snapshot `id`, of any kind."""
-        return str(self.folders / str(id))
+        return f"{self._folders}/{id}"
 
     def record(self, key: str) -> Record:
         """The tree's record of a snapshot of any kind, with its id and its ancestors'. `NotFound`."""

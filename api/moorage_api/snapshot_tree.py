@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from moorage_api import adaptors, filters
 from moorage_api.errors import (
@@ -38,6 +39,7 @@ from moorage_api.errors import (
     ResourceExhausted,
 )
 from moorage_api.fieldpaths import update_labels, without_empty
+from moorage_api.name_locks import NameLocks
 from moorage_api.snapshots import Info, Kind, Usage
 from moorage_api.types import Labels
 
@@ -58,24 +60,21 @@ CREATE INDEX snapshot_parent ON snapshot (parent);
 CREATE TABLE sequence (last INTEGER NOT NULL);
 INSERT INTO sequence VALUES (0);
 """
-_SELECT = """
-SELECT s.id, s.name, s.kind, p.name, s.labels, s.created_at, s.updated_at, s.size, s.inodes
-FROM snapshot s LEFT JOIN snapshot p ON p.id = s.parent
-"""
-_ANCESTORS = """
-WITH RECURSIVE chain (id, parent, depth) AS (
-    SELECT id, parent, 0 FROM snapshot WHERE name = ?
-    UNION ALL
-    SELECT s.id, s.parent, chain.depth + 1 FROM snapshot s JOIN chain ON s.id = chain.parent
-)
-SELECT id FROM chain ORDER BY depth
-"""
+_COLUMNS = "name, parent, kind, labels, created_at, updated_at, size, inodes"
+_ALL = f"SELECT id, {_COLUMNS} FROM snapshot"
+_INSERT = f"INSERT INTO snapshot (id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE = f"UPDATE snapshot SET ({_COLUMNS}) = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) WHERE id = ?1"
+_DELETE = "DELETE FROM snapshot WHERE id = ?"
+# The last id that was given, where no record has it any more.
+_LAST = "UPDATE sequence SET last = max(last, ?)"
 _KINDS: dict[int, type[MoorageError]] = {
     sqlite3.SQLITE_FULL: ResourceExhausted,
     sqlite3.SQLITE_CORRUPT: DataLoss,
     sqlite3.SQLITE_NOTADB: DataLoss,
 }
 _NO_USAGE = Usage(0, 0)
+
+_Statement = tuple[str, Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,37 +91,43 @@ class Record:
 class SnapshotTree:
     """A tree of snapshots in the SQLite database at `path`, for this process alone. Thread-safe.
 
-    Every change is on disk when the call returns (WAL, `synchronous=FULL`). Every method may also raise
-    `ResourceExhausted` for a full disk and `DataLoss` for a database that is damaged.
+    Every change is on disk when the call returns (WAL, `synchronous=FULL`), and raises `ResourceExhausted` for a full disk.
+    All records are in memory as well, so that nothing is read from the database but at the start; it raises `DataLoss` for
+    one that is damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        self._write_lock = threading.Lock()
-        self._read_lock = threading.Lock()
-        self._names = _NameLocks()
-        self._making: set[int] = set()
-        with _sqlite_errors(path):
-            self._writer = _connect(path)
-            self._reader = _connect(path)
-            self._last_id = self._prepare_schema()
         self._path = path
+        self._names = NameLocks()
+        self._making: set[int] = set()
+        self._writing = threading.Lock()
+        """Held for a change of the database, and of `_records` after it."""
+        self._swapping = threading.Lock()
+        """Held while several records change, and by who looks at all of them."""
+        with _sqlite_errors(path):
+            self._database = _connect(path)
+            _prepare_schema(self._database)
+            self._records = {record.info.name: record for record in _load(self._database)}
+            self._last_id = int(self._database.execute("SELECT last FROM sequence").fetchone()[0])
+        self._last_id = max([self._last_id, *(record.id for record in self._records.values())])
+        self._children = Counter(record.parents[0] for record in self._records.values() if record.parents)
 
     def get(self, key: str) -> Record:
         """The record of a snapshot of any kind. `NotFound`."""
-        with self._read() as database:
-            return _load(database, key)
+        record = self._records.get(key)
+        if record is None:
+            raise NotFound(f"snapshot {key!r} not found")
+        return record
 
     def update(self, info: Info, fieldpaths: Sequence[str] = ()) -> Info:
         """Change labels, as `Snapshotter.update` does."""
-        with self._write() as database:
-            current = _load(database, info.name).info
-            labels = update_labels(current.labels, info.labels, fieldpaths, f"snapshot {info.name!r}")
-            updated = replace(current, labels=labels, updated_at=time.time_ns())
-            database.execute(
-                "UPDATE snapshot SET labels = ?, updated_at = ? WHERE name = ?",
-                (json.dumps(labels), updated.updated_at, info.name),
-            )
-        return updated
+        with self._writing:
+            current = self.get(info.name)
+            labels = update_labels(current.info.labels, info.labels, fieldpaths, f"snapshot {info.name!r}")
+            updated = replace(current, info=replace(current.info, labels=labels, updated_at=time.time_ns()))
+            self._write((_UPDATE, _row(updated)))
+            self._records[info.name] = updated
+        return updated.info
 
     def create(
         self, kind: Kind, key: str, parent: str, labels: Labels | None, make: Callable[[Record], None]
@@ -140,8 +145,9 @@ class SnapshotTree:
             record = self._draft(kind, key, parent, checked)
             try:
                 make(record)
-                with self._write() as database:
-                    _insert(database, record)
+                with self._writing:
+                    self._write((_INSERT, _row(record)))
+                    self._put(record)
             finally:
                 self._making.discard(record.id)
         return record
@@ -163,33 +169,32 @@ class SnapshotTree:
             now = time.time_ns()
             info = replace(record.info, name=name, kind=Kind.COMMITTED, labels=checked, created_at=now, updated_at=now)
             committed = replace(record, info=info, usage=usage)
-            with self._write() as database:
-                database.execute("DELETE FROM snapshot WHERE id = ?", (record.id,))
-                _insert(database, committed)
+            with self._writing:
+                self._write((_UPDATE, _row(committed)))
+                self._put(committed, self._records[key])
         return committed
 
     def remove(self, key: str) -> Record:
         """Forget a snapshot that nothing stands on; its files are garbage from then on. Errors as `Snapshotter.remove`."""
-        with self._names.locked([key], []), self._write() as database:
-            record = _load(database, key)
-            child = database.execute("SELECT name FROM snapshot WHERE parent = ? LIMIT 1", (record.id,)).fetchone()
-            if child is not None:
-                raise FailedPrecondition(f"snapshot {key!r} has a child, {child[0]!r}")
-            database.execute("DELETE FROM snapshot WHERE id = ?", (record.id,))
+        with self._names.locked([key]), self._writing:
+            record = self.get(key)
+            if self._children[record.id]:
+                child = next(other.info.name for other in self._all() if other.parents[:1] == (record.id,))
+                raise FailedPrecondition(f"snapshot {key!r} has a child, {child!r}")
+            self._write((_DELETE, (record.id,)), (_LAST, (record.id,)))
+            self._put(None, record)
         return record
 
     def walk(self, expressions: Sequence[str] = ()) -> Iterator[Info]:
         """All records that match any of the filters, by name, as they are at the call."""
         parsed = filters.parse(expressions)
-        with self._read() as database:
-            infos = [_record(row).info for row in database.execute(_SELECT + "ORDER BY s.name")]
-        return (info for info in infos if parsed.matches(adaptors.snapshot_info(info)))
+        infos = sorted((record.info for record in self._all()), key=lambda info: info.name)
+        return (info for info in infos if parsed.everything or parsed.matches(adaptors.snapshot_info(info)))
 
     def ids(self) -> frozenset[int]:
         """The ids of all records, and of those being made now: what is on disk under any other id is garbage."""
         making = frozenset(self._making)
-        with self._read() as database:
-            return making.union(row[0] for row in database.execute("SELECT id FROM snapshot"))
+        return making.union(record.id for record in self._all())
 
     def making(self) -> frozenset[int]:
         """The ids of those being made now."""
@@ -197,99 +202,86 @@ class SnapshotTree:
 
     def unsealed(self) -> list[tuple[int, str]]:
         """Ids and keys of all snapshots that are active or views."""
-        with self._read() as database:
-            rows = database.execute("SELECT id, name FROM snapshot WHERE kind != ?", (Kind.COMMITTED.value,))
-            return [(int(id), str(name)) for id, name in rows]
+        return [(record.id, record.info.name) for record in self._all() if record.info.kind is not Kind.COMMITTED]
 
     def close(self) -> None:
         """Close the database. Twice is harmless."""
-        with self._write_lock, self._read_lock:
-            self._writer.close()
-            self._reader.close()
+        with self._writing:
+            self._database.close()
 
-    def _prepare_schema(self) -> int:
-        """Make the tables of a new database; returns the last id that was given."""
-        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-        elif version != _VERSION:
-            raise FailedPrecondition(f"the snapshots' database has version {version}; this Moorage reads {_VERSION}")
-        return int(self._writer.execute("SELECT last FROM sequence").fetchone()[0])
+    def _all(self) -> list[Record]:
+        """The records as they are between two changes."""
+        with self._swapping:
+            return list(self._records.values())
+
+    def _put(self, record: Record | None, old: Record | None = None) -> None:
+        """Have `record` among the records, in the place of `old`."""
+        with self._swapping:
+            if old is not None:
+                del self._records[old.info.name]
+                self._children.pop(old.id, None)
+                if old.parents:
+                    self._children[old.parents[0]] -= 1
+            if record is not None:
+                self._records[record.info.name] = record
+                if record.parents:
+                    self._children[record.parents[0]] += 1
 
     def _draft(self, kind: Kind, key: str, parent: str, labels: Labels) -> Record:
         """The record of a snapshot about to be made, once it is known that it may be; its id counts as being made."""
-        with self._read() as database:
-            if database.execute("SELECT 1 FROM snapshot WHERE name = ?", (key,)).fetchone() is not None:
-                raise AlreadyExists(f"snapshot {key!r} already exists")
-            parents = _committed_chain(database, parent, InvalidArgument) if parent else ()
+        if key in self._records:
+            raise AlreadyExists(f"snapshot {key!r} already exists")
+        parents = self._committed_chain(parent, InvalidArgument) if parent else ()
+        with self._swapping:
             self._last_id += 1
-            self._making.add(self._last_id)
+            id = self._last_id
+            self._making.add(id)
         now = time.time_ns()
-        return Record(self._last_id, Info(key, kind, parent, labels, now, now), parents)
+        return Record(id, Info(key, kind, parent, labels, now, now), parents)
 
     def _to_commit(self, name: str, key: str, parent: str) -> Record:
         """The active record `key`, on its new parent if it gets one, once it is known that it may become `name`."""
-        with self._read() as database:
-            record = _load(database, key)
-            if record.info.kind is not Kind.ACTIVE:
-                raise FailedPrecondition(f"snapshot {key!r} is not active: it is {record.info.kind.value.lower()}")
-            if database.execute("SELECT 1 FROM snapshot WHERE name = ?", (name,)).fetchone() is not None:
-                raise AlreadyExists(f"snapshot {name!r} already exists")
-            if not parent or parent == record.info.parent:
-                return record
-            if record.info.parent:
-                raise InvalidArgument(f"snapshot {key!r} stands on {record.info.parent!r}, not on {parent!r}")
-            parents = _committed_chain(database, parent, FailedPrecondition)
+        record = self.get(key)
+        if record.info.kind is not Kind.ACTIVE:
+            raise FailedPrecondition(f"snapshot {key!r} is not active: it is {record.info.kind.value.lower()}")
+        if name in self._records:
+            raise AlreadyExists(f"snapshot {name!r} already exists")
+        if not parent or parent == record.info.parent:
+            return record
+        if record.info.parent:
+            raise InvalidArgument(f"snapshot {key!r} stands on {record.info.parent!r}, not on {parent!r}")
+        parents = self._committed_chain(parent, FailedPrecondition)
         return replace(record, info=replace(record.info, parent=parent), parents=parents)
 
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._read_lock, _sqlite_errors(self._path):
-            yield self._reader
+    def _committed_chain(self, parent: str, wrong: type[MoorageError]) -> tuple[int, ...]:
+        """The ids of `parent` and its ancestors. `NotFound`; `wrong` where it is not committed."""
+        record = self._records.get(parent)
+        if record is None:
+            raise NotFound(f"parent snapshot {parent!r} not found")
+        if record.info.kind is not Kind.COMMITTED:
+            raise wrong(f"parent snapshot {parent!r} is not committed")
+        return (record.id, *record.parents)
 
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: synced and visible at the end, or undone by an exception."""
-        with self._write_lock, _sqlite_errors(self._path):
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+    def _write(self, *statements: _Statement) -> None:
+        """Carry out all of the statements, or none: on disk when it returns."""
+        with _sqlite_errors(self._path):
+            _transact(self._database, *statements)
 
 
-class _NameLocks:
-    """Locks by name: exclusive for names that change, shared for those that must stay as they are meanwhile.
-
-    All the names of a call are taken at once or waited for together, so that two calls cannot wait for each other.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._exclusive: set[str] = set()
-        self._shared: Counter[str] = Counter()
-
-    @contextmanager
-    def locked(self, exclusive: Sequence[str], shared: Sequence[str]) -> Iterator[None]:
-        mine = frozenset(exclusive)
-        kept = frozenset(shared) - mine
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (mine | kept).isdisjoint(self._exclusive) and not any(self._shared[name] for name in mine)
-            )
-            self._exclusive |= mine
-            self._shared.update(kept)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._exclusive -= mine
-                self._shared.subtract(kept)
-                self._shared += Counter()
-                self._changed.notify_all()
+def _transact(database: sqlite3.Connection, *statements: _Statement) -> None:
+    """Carry out the statements in one transaction, which an exception undoes."""
+    if len(statements) == 1:
+        database.execute(*statements[0])
+        return
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            database.execute(*statement)
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -300,55 +292,43 @@ def _connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _load(database: sqlite3.Connection, key: str) -> Record:
-    row = database.execute(_SELECT + "WHERE s.name = ?", (key,)).fetchone()
-    if row is None:
-        raise NotFound(f"snapshot {key!r} not found")
-    chain = [ancestor for (ancestor,) in database.execute(_ANCESTORS, (key,))]
-    return replace(_record(row), parents=tuple(chain[1:]))
+def _prepare_schema(database: sqlite3.Connection) -> None:
+    """Make the tables of a new database. `FailedPrecondition` for one of another version."""
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    elif version != _VERSION:
+        raise FailedPrecondition(f"the snapshots' database has version {version}; this Moorage reads {_VERSION}")
 
 
-def _committed_chain(database: sqlite3.Connection, parent: str, wrong: type[MoorageError]) -> tuple[int, ...]:
-    """The ids of `parent` and its ancestors. `NotFound`; `wrong` where it is not committed."""
-    row = database.execute("SELECT kind FROM snapshot WHERE name = ?", (parent,)).fetchone()
-    if row is None:
-        raise NotFound(f"parent snapshot {parent!r} not found")
-    if row[0] != Kind.COMMITTED.value:
-        raise wrong(f"parent snapshot {parent!r} is not committed")
-    return tuple(ancestor for (ancestor,) in database.execute(_ANCESTORS, (parent,)))
+def _load(database: sqlite3.Connection) -> list[Record]:
+    """All records. Ids of parents may be greater than those of their children, where a commit gave them."""
+    rows = {row[0]: row for row in database.execute(_ALL)}
+    chains: dict[int | None, tuple[int, ...]] = {None: ()}
+    for id in rows:
+        unknown = [id]
+        while (above := rows[unknown[-1]][2]) not in chains:
+            unknown.append(above)
+        while unknown:
+            current = unknown.pop()
+            parent = rows[current][2]
+            chains[current] = () if parent is None else (parent, *chains[parent])
+    return [_record(row, rows[row[2]][1] if row[2] is not None else "", chains[id]) for id, row in rows.items()]
 
 
-def _insert(database: sqlite3.Connection, record: Record) -> None:
-    info = record.info
-    database.execute(
-        "INSERT INTO snapshot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            record.id,
-            info.name,
-            record.parents[0] if record.parents else None,
-            info.kind.value,
-            json.dumps(dict(info.labels)),
-            info.created_at,
-            info.updated_at,
-            record.usage.size,
-            record.usage.inodes,
-        ),
+def _row(record: Record) -> Sequence[object]:
+    info, usage = record.info, record.usage
+    parent = record.parents[0] if record.parents else None
+    labels = json.dumps(dict(info.labels))
+    times = info.created_at, info.updated_at
+    return record.id, info.name, parent, info.kind.value, labels, *times, usage.size, usage.inodes
+
+
+def _record(row: Sequence[Any], parent: str, parents: tuple[int, ...]) -> Record:
+    id, name, _, kind, labels, created_at, updated_at, size, inodes = row
+    return Record(
+        id, Info(name, Kind(kind), parent, json.loads(labels), created_at, updated_at), parents, Usage(size, inodes)
     )
-    database.execute("UPDATE sequence SET last = max(last, ?)", (record.id,))
-
-
-def _record(row: Sequence[object]) -> Record:
-    """A record without its ancestors, from a row of `_SELECT`."""
-    identifier, name, kind, parent, labels, created_at, updated_at, size, inodes = row
-    info = Info(
-        name=str(name),
-        kind=Kind(kind),
-        parent=str(parent or ""),
-        labels=json.loads(str(labels)),
-        created_at=int(str(created_at)),
-        updated_at=int(str(updated_at)),
-    )
-    return Record(int(str(identifier)), info, (), Usage(int(str(size)), int(str(inodes))))
 
 
 @contextmanager

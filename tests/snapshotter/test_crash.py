@@ -49,7 +49,7 @@ def test_failed_prepare_leaves_nothing(
     if step == "files":
         monkeypatch.setattr(snapshotter, "make", fail)
     else:
-        monkeypatch.setattr(snapshot_tree, "_insert", fail)
+        monkeypatch.setattr(snapshot_tree, "_transact", fail)
     with pytest.raises((ResourceExhausted, OSError), match="No space"):
         snapshotter.prepare("key")
     assert folders(tmp_path) == set()
@@ -156,10 +156,10 @@ mounts = snapshotter.prepare("key")
 with temporary_mount(mounts) as mounted:
     Path(mounted, "file").write_text("text")
 if step == "prepare":
-    snapshot_tree._insert = die
+    snapshot_tree._transact = die
     snapshotter.prepare("other")
 if step == "commit":
-    snapshot_tree._insert = die
+    snapshot_tree._transact = die
     snapshotter.commit("name", "key")
 if step == "remove":
     folder_snapshotter.remove_tree = die

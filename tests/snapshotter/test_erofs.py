@@ -74,7 +74,7 @@ def test_a_commit_that_failed_is_done_again_with_what_was_written_since(
     snapshotter: ErofsSnapshotter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounts = snapshotter.prepare("key")
-    insert = "moorage_api.snapshot_tree._insert"
+    insert = "moorage_api.snapshot_tree._transact"
 
     def fail(*_: object) -> None:
         raise MoorageError("the disk is full, say")
