@@ -12,7 +12,7 @@ The order of writing: a new folder is made beside its place and renamed, then it
 files are synced, then its record is written; a removed snapshot's record goes first, then its folder. So whatever a crash
 leaves behind is a folder without a record, which `cleanup` removes; it also runs at the start. A power cut may leave a record
 of an active snapshot without its folder, since that is not synced: nothing in it was promised to anybody, and the start makes
-it again.
+it again. So it does with a committed snapshot that has nothing in it, where a snapshotter can (`looks_as_made`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound, ResourceExhausted
@@ -48,6 +49,8 @@ class FolderSnapshotter(ABC):
 
     rebases = False
     """Whether a folder holds its snapshot's own files only: then a commit can give it a parent."""
+    prompt = False
+    """Whether `describe` neither waits nor asks the disk (`moorage_api.snapshots.Prompt`)."""
 
     def __init__(self, root: Path, *, durable: bool = True, remove_at_once: bool = True) -> None:
         self.folders = root / "snapshots"
@@ -87,12 +90,18 @@ class FolderSnapshotter(ABC):
         """
         content = self.content(snapshot.id)
         usage = self.measure(snapshot)
-        if self._durable:
-            if usage.inodes > 1:
-                self._sync()
-            else:
-                self._sync_empty(content)
+        if not self._durable:
+            return usage
+        if usage.inodes > 1:
+            self._sync()
+        elif not self.looks_as_made(snapshot):
+            self._sync_empty(content)
         return usage
+
+    def looks_as_made(self, snapshot: Record) -> bool:
+        """Whether `make`, called after a power cut for the committed snapshot, without its labels, would make just what this
+        one with nothing in it is. Then it is not brought to disk."""
+        return False
 
     def committed(self, snapshot: Record) -> None:
         """Called when the commit is recorded. A crash may come first: what is done here must be done at the start, too."""
@@ -210,15 +219,20 @@ class FolderSnapshotter(ABC):
             os.rename(new, folder)
 
     def _make_what_is_missing(self) -> None:
-        """Make the folders of active snapshots and views that a power cut has taken."""
+        """Make the folders that a power cut has taken, of snapshots that hold nothing, or may; parents first."""
         there = set(os.listdir(self.folders))
-        for id, name in self._tree.unsealed():
-            if str(id) not in there:
-                logger.warning("snapshot %r has no files after a crash of this machine: it begins anew", name)
-                try:
-                    self._make(self._tree.get(name))
-                except MoorageError:
-                    logger.exception("snapshot %r cannot begin anew: it can only be removed", name)
+        for record in sorted(self._tree.records(), key=lambda record: len(record.parents)):
+            committed = record.info.kind is Kind.COMMITTED
+            if str(record.id) in there or (committed and record.usage.inodes > 1):
+                continue
+            if not committed:
+                logger.warning(
+                    "snapshot %r has no files after a crash of this machine: it begins anew", record.info.name
+                )
+            try:
+                self._make(replace(record, info=replace(record.info, labels={})) if committed else record)
+            except MoorageError:
+                logger.exception("snapshot %r cannot begin anew: it can only be removed", record.info.name)
 
     def _seal(self, record: Record) -> Usage:
         with _files_of(record.info.name):

@@ -42,6 +42,7 @@ from moorage_api.fieldpaths import update_labels, without_empty
 from moorage_api.name_locks import NameLocks
 from moorage_api.snapshots import Info, Kind, Usage
 from moorage_api.types import Labels
+from moorage_api.wal import size_log
 
 _VERSION = 1
 _SCHEMA = """
@@ -109,6 +110,7 @@ class SnapshotTree:
             _prepare_schema(self._database)
             self._records = {record.info.name: record for record in _load(self._database)}
             self._last_id = int(self._database.execute("SELECT last FROM sequence").fetchone()[0])
+            size_log(self._database, path)
         self._last_id = max([self._last_id, *(record.id for record in self._records.values())])
         self._children = Counter(record.parents[0] for record in self._records.values() if record.parents)
 
@@ -179,7 +181,7 @@ class SnapshotTree:
         with self._names.locked([key]), self._writing:
             record = self.get(key)
             if self._children[record.id]:
-                child = next(other.info.name for other in self._all() if other.parents[:1] == (record.id,))
+                child = next(other.info.name for other in self.records() if other.parents[:1] == (record.id,))
                 raise FailedPrecondition(f"snapshot {key!r} has a child, {child!r}")
             self._write((_DELETE, (record.id,)), (_LAST, (record.id,)))
             self._put(None, record)
@@ -188,31 +190,27 @@ class SnapshotTree:
     def walk(self, expressions: Sequence[str] = ()) -> Iterator[Info]:
         """All records that match any of the filters, by name, as they are at the call."""
         parsed = filters.parse(expressions)
-        infos = sorted((record.info for record in self._all()), key=lambda info: info.name)
+        infos = sorted((record.info for record in self.records()), key=lambda info: info.name)
         return (info for info in infos if parsed.everything or parsed.matches(adaptors.snapshot_info(info)))
 
     def ids(self) -> frozenset[int]:
         """The ids of all records, and of those being made now: what is on disk under any other id is garbage."""
         making = frozenset(self._making)
-        return making.union(record.id for record in self._all())
+        return making.union(record.id for record in self.records())
 
     def making(self) -> frozenset[int]:
         """The ids of those being made now."""
         return frozenset(self._making)
 
-    def unsealed(self) -> list[tuple[int, str]]:
-        """Ids and keys of all snapshots that are active or views."""
-        return [(record.id, record.info.name) for record in self._all() if record.info.kind is not Kind.COMMITTED]
+    def records(self) -> list[Record]:
+        """All records, as they are at the call."""
+        with self._swapping:
+            return list(self._records.values())
 
     def close(self) -> None:
         """Close the database. Twice is harmless."""
         with self._writing:
             self._database.close()
-
-    def _all(self) -> list[Record]:
-        """The records as they are between two changes."""
-        with self._swapping:
-            return list(self._records.values())
 
     def _put(self, record: Record | None, old: Record | None = None) -> None:
         """Have `record` among the records, in the place of `old`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage_api import snapshot_tree
+from moorage_api import folder_snapshotter, snapshot_tree
 from moorage_api.errors import AlreadyExists, MoorageError, NotFound, ResourceExhausted
 from moorage_api.linux import syscalls
 from moorage_api.linux.mount import temporary_mount
@@ -184,6 +184,29 @@ def test_killed_in_the_middle(kind: type[Either], tmp_path: Path, step: str) -> 
             snapshotter.prepare("key")
     assert snapshotter.prepare("fresh")
     snapshotter.close()
+
+
+def test_a_power_cut_takes_no_committed_snapshot_with_nothing_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not synced where a start can make it again; where it cannot, it is."""
+    synced: list[str] = []
+    monkeypatch.setattr(folder_snapshotter, "sync_folder", synced.append)
+    snapshotter = OverlaySnapshotter(tmp_path)
+    for name, below, mode in (("one", "", 0o755), ("two", "one", 0o700), ("three", "two", 0o700)):
+        snapshotter.prepare("key", below)
+        os.chmod(snapshotter.content(snapshotter.record("key").id), mode)
+        snapshotter.commit(name, "key", {"containerd.io/snapshot/uidmapping": "0:1000:1"})
+    assert synced == [snapshotter.content(2)]
+    for id in (1, 3):
+        remove_tree(snapshotter.folder(id))
+    snapshotter.close()
+    again = OverlaySnapshotter(tmp_path)
+    assert [os.stat(again.content(id)).st_mode & 0o7777 for id in (1, 2, 3)] == [0o755, 0o700, 0o700]
+    assert {os.stat(again.content(id)).st_uid for id in (1, 2, 3)} == {0}
+    with temporary_mount(again.prepare("key", "three")) as root:
+        assert os.listdir(root) == []
+    again.close()
 
 
 def test_a_power_cut_takes_what_is_in_an_active_snapshot_and_not_the_snapshot(

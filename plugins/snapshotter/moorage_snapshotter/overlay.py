@@ -21,11 +21,15 @@ from moorage_api.snapshot_tree import Record
 from moorage_api.snapshots import Kind
 from moorage_api.types import Labels
 
+# The root of a file system with nothing in it: as `_attributes` has it.
+_NEW_ROOT = (0, 0, 0o755)
+
 
 class OverlaySnapshotter(FolderSnapshotter):
     """Snapshots as overlayfs mounts, with `options` on each overlay (not on bind mounts)."""
 
     rebases = True
+    prompt = True
 
     def __init__(
         self, root: Path, options: Sequence[str] = (), *, durable: bool = True, remove_at_once: bool = True
@@ -43,6 +47,11 @@ class OverlaySnapshotter(FolderSnapshotter):
             os.mkdir(f"{folder}/work", 0o711)
         take_root(upper, self.content(snapshot.parents[0]) if snapshot.parents else "", snapshot.info.labels)
 
+    def looks_as_made(self, snapshot: Record) -> bool:
+        own = self.content(snapshot.id)
+        below = self.content(snapshot.parents[0]) if snapshot.parents else ""
+        return _attributes(own) == (_attributes(below) if below else _NEW_ROOT) and not os.listxattr(own)
+
     def describe(self, snapshot: Record) -> list[Mount]:
         active, own = snapshot.info.kind is Kind.ACTIVE, self.content(snapshot.id)
         lower = [self.content(parent) for parent in snapshot.parents]
@@ -53,11 +62,7 @@ def take_root(upper: str, below: str, labels: Labels) -> None:
     """Have the folder `upper` look like the root of the layer below, at the folder `below`, or of a new file system where
     that is empty: the root of an overlay is its uppermost folder. With the labels of an id mapping it belongs to whom the
     owner is on the host. `InvalidArgument` for a malformed one."""
-    uid = gid = 0
-    mode = 0o755
-    if below:
-        found = os.stat(below)
-        uid, gid, mode = found.st_uid, found.st_gid, found.st_mode & 0o7777
+    uid, gid, mode = _attributes(below) if below else _NEW_ROOT
     if idmap.UID_LABEL in labels:
         uid = idmap.parse(labels[idmap.UID_LABEL]).to_host(uid)
     if idmap.GID_LABEL in labels:
@@ -65,6 +70,12 @@ def take_root(upper: str, below: str, labels: Labels) -> None:
     if uid or gid:
         os.chown(upper, uid, gid)
     os.chmod(upper, mode)
+
+
+def _attributes(folder: str) -> tuple[int, int, int]:
+    """Owner, group and mode."""
+    found = os.stat(folder)
+    return found.st_uid, found.st_gid, found.st_mode & 0o7777
 
 
 def show(own: str, lower: Sequence[str], work: str, options: Sequence[str], snapshot: Record) -> Mount:
