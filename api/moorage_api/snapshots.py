@@ -124,3 +124,20 @@ class Rebases(Protocol):
 def rebases(snapshotter: Snapshotter) -> bool:
     """Whether `commit` can give a snapshot its parent. A snapshotter that does not say, cannot."""
     return isinstance(snapshotter, Rebases) and snapshotter.rebases
+
+
+@runtime_checkable
+class Prompt(Protocol):
+    """What a snapshotter says of itself that keeps its records in memory.
+
+    Where `prompt` is true, `mounts`, and `usage` of what is committed, neither wait nor ask the disk: the daemon calls them
+    where a wait would hold up others, rather than in a thread.
+    """
+
+    @property
+    def prompt(self) -> bool: ...
+
+
+def is_prompt(snapshotter: Snapshotter) -> bool:
+    """Whether `mounts` answers from memory. A snapshotter that does not say may take its time."""
+    return isinstance(snapshotter, Prompt) and snapshotter.prompt

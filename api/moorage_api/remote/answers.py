@@ -71,8 +71,8 @@ class SnapshotAnswers:
         return snapshots_pb2.UpdateSnapshotResponse(info=snapshot_to_wire(info))
 
     def List(self, request: snapshots_pb2.ListSnapshotsRequest) -> Iterator[snapshots_pb2.ListSnapshotsResponse]:
-        for page in pages(list(self._snapshotter.walk(list(request.filters)))):
-            yield snapshots_pb2.ListSnapshotsResponse(info=map(snapshot_to_wire, page))
+        found = list(self._snapshotter.walk(list(request.filters)))
+        return (snapshots_pb2.ListSnapshotsResponse(info=map(snapshot_to_wire, page)) for page in pages(found))
 
     def Usage(self, request: snapshots_pb2.UsageRequest) -> snapshots_pb2.UsageResponse:
         usage = self._snapshotter.usage(request.key)

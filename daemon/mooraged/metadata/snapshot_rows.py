@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, or_, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, text, union_all, update
 
 from moorage_api.snapshots import Kind
 from mooraged.metadata import schema
@@ -48,8 +48,14 @@ FINISH = Statement(
     ("name", "backend_key", "labels", "created_at", "updated_at"),
 )
 
+# One search in an index each; as alternatives of one search, all rows of the snapshotter would be looked through. That
+# the intent is not empty has to be said: the index has no others.
 _taken = Query(
-    select(_table.c.name).where(*_here, or_(_table.c.name == _name, _table.c.commit_name == _name)).limit(1), str
+    union_all(
+        select(_table.c.name).where(*_this),
+        select(_table.c.name).where(*_here, _table.c.commit_name == _name, text("commit_name != ''")),
+    ).limit(1),
+    str,
 )
 _elsewhere = Query(
     _rows.where(

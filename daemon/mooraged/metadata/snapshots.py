@@ -30,7 +30,7 @@ from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgumen
 from moorage_api.fieldpaths import update_labels, without_empty
 from moorage_api.filters import parse
 from moorage_api.mounts import Mount
-from moorage_api.snapshots import Info, Kind, Snapshotter, Usage, rebases
+from moorage_api.snapshots import Info, Kind, Snapshotter, Usage, is_prompt, rebases
 from moorage_api.types import Labels
 from moorage_api.wire import events_types_pb2 as events
 from mooraged.metadata import resources
@@ -63,6 +63,11 @@ class NamespacedSnapshotter:
     def rebases(self) -> bool:
         """Whether the backend does."""
         return rebases(self._backend)
+
+    @property
+    def prompt(self) -> bool:
+        """Whether the backend is; what comes from the database here is one row."""
+        return is_prompt(self._backend)
 
     def stat(self, key: str) -> Info:
         return _info(self._row(key))
@@ -366,7 +371,8 @@ class NamespacedSnapshotter:
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         accepted = parse(filters)
         found = self._scope.read(lambda connection: rows.ALL.all(connection, self._here))
-        return (info for info in map(_info, found) if accepted.matches(adaptors.snapshot_info(info)))
+        infos = map(_info, found)
+        return infos if accepted.everything else (i for i in infos if accepted.matches(adaptors.snapshot_info(i)))
 
     def cleanup(self) -> None:
         self._backend.cleanup()

@@ -10,10 +10,11 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, Delete, Insert, Select, Update
+from sqlalchemy import CompoundSelect, Connection, Delete, Insert, Select, Update
 from sqlalchemy.dialects import sqlite
 
 R = TypeVar("R")
+Selection = Select[Any] | CompoundSelect[Any]
 _Convert = Callable[[Any], Any]
 _dialect = sqlite.dialect(paramstyle="named")
 
@@ -26,7 +27,7 @@ def driver(connection: Connection) -> sqlite3.Connection:
 class Statement:
     """A statement whose parameters are named; `columns` are those that an insert or update gets values for."""
 
-    def __init__(self, statement: Select[Any] | Insert | Update | Delete, columns: Sequence[str] = ()) -> None:
+    def __init__(self, statement: Selection | Insert | Update | Delete, columns: Sequence[str] = ()) -> None:
         compiled = statement.compile(dialect=_dialect, column_keys=list(columns) or None)
         self._sql = str(compiled)
         self._encoders: dict[str, _Convert] = {}
@@ -53,7 +54,7 @@ class Statement:
 class Query(Statement, Generic[R]):
     """A statement with rows, each made by `row` of its columns."""
 
-    def __init__(self, statement: Select[Any], row: Callable[..., R]) -> None:
+    def __init__(self, statement: Selection, row: Callable[..., R]) -> None:
         super().__init__(statement)
         self._row = row
         self._decoders: list[tuple[int, _Convert]] = []

@@ -11,7 +11,7 @@ from moorage_api.core import Core, Namespaced
 from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.remote.answers import SnapshotAnswers
 from moorage_api.rpc import Call, Service
-from moorage_api.snapshots import Snapshotter
+from moorage_api.snapshots import Kind, Snapshotter, is_prompt
 from moorage_api.wire import snapshots_pb2 as pb
 from mooraged.services.handlers import Handlers
 
@@ -25,8 +25,16 @@ class Named(Protocol):
     def snapshotter(self) -> str: ...
 
 
+def _never(snapshotter: Snapshotter) -> bool:
+    return False
+
+
 class Snapshots(Handlers):
-    """The handlers: those of `SnapshotAnswers` on what the caller's namespace has of the snapshotter."""
+    """The handlers: those of `SnapshotAnswers` on what the caller's namespace has of the snapshotter.
+
+    What is answered from memory, or by a row of the database, is answered here and now: to wake a thread for it takes several
+    times as long (0.1 ms, against 0.02).
+    """
 
     async def Prepare(self, request: pb.PrepareSnapshotRequest, call: Call) -> pb.PrepareSnapshotResponse:
         return await self._answer(call, request, lambda snapshots: snapshots.Prepare(request))
@@ -35,7 +43,7 @@ class Snapshots(Handlers):
         return await self._answer(call, request, lambda snapshots: snapshots.View(request))
 
     async def Mounts(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Mounts(request))
+        return await self._answer(call, request, lambda snapshots: snapshots.Mounts(request), now=is_prompt)
 
     async def Commit(self, request: pb.CommitSnapshotRequest, call: Call) -> Empty:
         return await self._answer(call, request, lambda snapshots: snapshots.Commit(request))
@@ -44,23 +52,37 @@ class Snapshots(Handlers):
         return await self._answer(call, request, lambda snapshots: snapshots.Remove(request))
 
     async def Stat(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Stat(request))
+        return await self._answer(call, request, lambda snapshots: snapshots.Stat(request), now=lambda _: True)
 
     async def Update(self, request: pb.UpdateSnapshotRequest, call: Call) -> pb.UpdateSnapshotResponse:
         return await self._answer(call, request, lambda snapshots: snapshots.Update(request))
 
     async def List(self, request: pb.ListSnapshotsRequest, call: Call) -> AsyncIterator[pb.ListSnapshotsResponse]:
-        for page in await self._answer(call, request, lambda snapshots: list(snapshots.List(request))):
+        # A page is made when the one before is on its way.
+        for page in await self._answer(call, request, lambda snapshots: snapshots.List(request)):
             yield page
 
     async def Usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Usage(request))
+        def is_known(snapshotter: Snapshotter) -> bool:
+            return is_prompt(snapshotter) and snapshotter.stat(request.key).kind is Kind.COMMITTED
+
+        return await self._answer(call, request, lambda snapshots: snapshots.Usage(request), now=is_known)
 
     async def Cleanup(self, request: pb.CleanupRequest, call: Call) -> Empty:
         return await self._answer(call, request, lambda snapshots: snapshots.Cleanup(request))
 
-    async def _answer(self, call: Call, request: Named, answer: Callable[[SnapshotAnswers], T]) -> T:
-        return await self._run(call, lambda space: answer(SnapshotAnswers(_snapshotter(space, request.snapshotter))))
+    async def _answer(
+        self,
+        call: Call,
+        request: Named,
+        answer: Callable[[SnapshotAnswers], T],
+        *,
+        now: Callable[[Snapshotter], bool] = _never,
+    ) -> T:
+        """The answer, made in a thread unless `now` says of the snapshotter that it does not wait."""
+        snapshotter = _snapshotter(self._core.namespaced(call.namespace, call.lease), request.snapshotter)
+        answers = SnapshotAnswers(snapshotter)
+        return answer(answers) if now(snapshotter) else await self._core.run(answer, answers)
 
 
 def _snapshotter(space: Namespaced, name: str) -> Snapshotter:

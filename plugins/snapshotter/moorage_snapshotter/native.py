@@ -15,6 +15,8 @@ from moorage_snapshotter.copying import copy_tree
 class NativeSnapshotter(FolderSnapshotter):
     """Snapshots as plain folders, mounted with bind mounts. A view needs no copy: it is its parent, read-only."""
 
+    prompt = True
+
     def make(self, snapshot: Record, folder: str) -> None:
         os.chmod(folder, 0o755)
         if snapshot.parents and snapshot.info.kind is Kind.ACTIVE:
