@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from moorage_api.errors import FailedPrecondition, Internal, MoorageError, ResourceExhausted
+from moorage_api.wal import size_log
 from mooraged.locks import exclusive
 from mooraged.metadata import schema
 from mooraged.metadata.reserve import Reserve
@@ -88,6 +89,7 @@ class Database:
             opening.callback(self._engine.dispose)
             self._writer = opening.enter_context(self._engine.connect())
             migrate(self._writer)
+            size_log(driver(self._writer), folder / FILE)
             self._starts = self.write(_count_start)
             self.reserve = Reserve(folder)
             self._resources = opening.pop_all()
