@@ -7,6 +7,7 @@ nothing else of the core.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar, runtime_checkable
@@ -65,6 +66,10 @@ class View(Stores, Protocol):
 
     @property
     def sandboxes(self) -> SandboxStore: ...
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Changes of what is stored that this thread makes within the block share one sync to disk: all of them survive a
+        power cut once it is left. A power cut within it loses none or some, the last ones first."""
 
 
 @runtime_checkable

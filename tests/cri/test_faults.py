@@ -47,9 +47,13 @@ class FakeNetwork:
         self.later: dict[str, Callable[[], Awaitable[None]]] = {}
         self._faults = faults
 
-    async def attach(self, attachment: Any) -> PodNetwork:
+    async def prepare(self, attachment: Any) -> Any:
         self.attached.add(attachment.id)
-        await self._faults.check_async("network.attach")
+        await self._faults.check_async("network.prepare")
+        return attachment
+
+    async def add(self, entry: Any) -> PodNetwork:
+        await self._faults.check_async("network.add")
         return PodNetwork(("10.0.0.1",), {})
 
     async def detach(self, id: str) -> None:
@@ -203,7 +207,14 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await made.cri.background.stop()
 
 
-POD_STEPS = ["lease.create", "sandbox record.create", "sandbox.start", "network namespace.make", "network.attach"]
+POD_STEPS = [
+    "lease.create",
+    "sandbox record.create",
+    "sandbox.start",
+    "network namespace.make",
+    "network.prepare",
+    "network.add",
+]
 CONTAINER_STEPS = ["snapshot.prepare", "container record.create"]
 
 
@@ -222,7 +233,7 @@ async def test_a_failing_step_of_a_pod_leaves_nothing(world: World, step: str) -
 @pytest.mark.parametrize("seconds", [0.05, 0.2])
 async def test_a_hanging_network_ends_with_the_deadline(world: World, seconds: float) -> None:
     config = pod_config()
-    world.faults.fail["network.attach"] = None
+    world.faults.fail["network.add"] = None
     with pytest.raises(DeadlineExceeded, match="making the pod"):
         await world.pod(config, seconds)
     assert world.pods_left() == []
@@ -244,7 +255,7 @@ async def test_a_pod_that_is_cut_off_at_any_moment_leaves_nothing(world: World, 
 
 async def test_undoing_goes_on_when_a_step_of_it_fails(world: World) -> None:
     config = pod_config()
-    world.faults.fail |= {"network.attach": Unavailable("first"), "network.detach": Unavailable("second")}
+    world.faults.fail |= {"network.add": Unavailable("first"), "network.detach": Unavailable("second")}
     with pytest.raises(Unavailable, match="first"):
         await world.pod(config)
     world.faults.fail.clear()
@@ -254,7 +265,7 @@ async def test_undoing_goes_on_when_a_step_of_it_fails(world: World) -> None:
 
 async def test_a_name_is_held_while_its_pod_is_made(world: World) -> None:
     config = pod_config()
-    world.faults.fail["network.attach"] = None
+    world.faults.fail["network.add"] = None
     first = asyncio.ensure_future(world.pod(config))
     await asyncio.sleep(0.05)
     with pytest.raises(AlreadyExists, match="which is being made since"):

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,9 @@ class FakeCore:
         if lease:
             self.leases.get(lease)
         return self
+
+    def batch(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def snapshotter(self, name: str = "") -> Snapshots:
         return self.snapshots

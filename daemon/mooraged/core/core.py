@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -124,6 +125,9 @@ class BoundNamespace:
     @property
     def transfer(self) -> Transfer:
         return self._parts.transfer().bind(self.namespace)
+
+    def batch(self) -> AbstractContextManager[None]:
+        return self._view.batch()
 
     def snapshotter(self, name: str = "") -> Snapshotter:
         return self._view.snapshotter(name)

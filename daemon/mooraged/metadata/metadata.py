@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sqlalchemy import Connection, select
@@ -125,6 +126,10 @@ class View:
     @property
     def sandboxes(self) -> Sandboxes:
         return Sandboxes(self._scope)
+
+    def batch(self) -> AbstractContextManager[None]:
+        """`Database.batch`."""
+        return self._scope.shared.database.batch()
 
     def snapshotter(self, name: str = "") -> NamespacedSnapshotter:
         """By plugin id; empty for the default. `NotFound`, with the names there are."""

@@ -32,11 +32,12 @@ async def finish(work: Awaitable[T]) -> T:
     return task.result()
 
 
-async def together(*works: Coroutine[Any, Any, object]) -> None:
-    """Run `works` side by side. The first failure cancels the others and is raised when all of them have ended."""
+async def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Run `works` side by side; returns their results. The first failure cancels the others and is raised when all of them
+    have ended."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()

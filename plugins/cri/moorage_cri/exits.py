@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, ResourceExhausted
@@ -87,11 +88,14 @@ class Exits:
         self._record(container)
 
     def _record(self, container: Container) -> None:
-        self._cri.background.start(f"end of container {container.id}", self._bury(container))
+        burial = self._bury(container, container.burial)
+        container.burial = self._cri.background.spawn(f"end of container {container.id}", burial)
 
-    async def _bury(self, container: Container) -> None:
-        """Only what is on disk may be forgotten by the task manager."""
+    async def _bury(self, container: Container, before: asyncio.Task[None] | None) -> None:
+        """Only what is on disk may be forgotten by the task manager. `before` has written what was known before."""
         cri = self._cri
+        if before is not None:
+            await asyncio.wait([before])
         await cri.run(journal.save, cri.container_folder(container.id), container.run, sync=True)
         try:
             await cri.k8s.tasks.delete(container.id)

@@ -71,6 +71,7 @@ def encode_container(container: Container) -> TypedValue:
             "logPath": container.log_path,
             "stopSignal": container.stop_signal,
             "user": _document(container.user),
+            "restored": container.restored,
         },
     )
 
@@ -91,6 +92,7 @@ def decode_container(record: containers.Container) -> Container:
             snapshotter=record.snapshotter,
             created_at=document["createdAt"],
             user=_message(document["user"], cri_pb2.LinuxContainerUser()),
+            restored=document.get("restored", False),
         )
     except (KeyError, TypeError, json_format.ParseError) as error:
         raise DataLoss(f"the metadata of container {record.id} cannot be read: {error}") from error

@@ -89,7 +89,9 @@ class Run:
 
 @dataclass(slots=True, eq=False)
 class Container:
-    """A container of a pod. `stopped` is set once it has run and ended; `signalled` once its stop signal was sent."""
+    """A container of a pod. `stopped` is set once it has run and ended; `signalled` once its stop signal was sent; `burial`
+    is what goes on after its end (its end goes to disk, its task is deleted), there from the same moment as `stopped`.
+    `restored`: its processes come from a checkpoint."""
 
     id: str
     name: str
@@ -103,10 +105,12 @@ class Container:
     created_at: int
     user: cri_pb2.LinuxContainerUser = field(default_factory=cri_pb2.LinuxContainerUser)
     run: Run = field(default_factory=Run)
+    restored: bool = False
     removing: bool = False
     signalled: bool = False
     listed: Listed = NOT_LISTED
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    burial: asyncio.Task[None] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

@@ -12,6 +12,7 @@ from moorage_api import containers
 from moorage_api.errors import DataLoss, MoorageError, NotFound
 from moorage_api.runtime import Status
 from moorage_cri import labels
+from moorage_cri.checkpoint import frozen
 from moorage_cri.container import image_volumes, journal, stopping
 from moorage_cri.container.execution import begun_commands, sweep_commands
 from moorage_cri.container.start import discard_task
@@ -35,6 +36,7 @@ async def recover(cri: Cri) -> None:
         cri.containers.add(container.id, container)
         cri.container_names.restore(container.name, container.id)
     await _restore_runs(cri)
+    cri.background.start("containers frozen for a checkpoint", frozen.thaw(cri, frozen.marked(cri)))
     # Whoever was attached has gone.
     await cri.run(files.remove, cri.state / "attach")
     # What there is now is an earlier run's. Later, it could be what a call is about to make.

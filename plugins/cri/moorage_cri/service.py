@@ -9,7 +9,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from moorage_api.rpc import Service
 from moorage_api.wire import cri_pb2
-from moorage_cri.container.checkpoint import Checkpoint
+from moorage_cri.checkpoint.container import CheckpointContainer
+from moorage_cri.checkpoint.pod import CheckpointPod
+from moorage_cri.checkpoint.restore import RestorePod
 from moorage_cri.container.create import CreateContainer
 from moorage_cri.container.exec_sync import ExecSync
 from moorage_cri.container.log import ReopenContainerLog
@@ -46,11 +48,12 @@ def services(cri: Cri, streams: StreamServer) -> list[Service]:
     image = cri_pb2.DESCRIPTOR.services_by_name["ImageService"]
     collector = Collector(cri)
     pods, containers, listed = PodSandboxStatus(cri), ContainerStatus(cri), ImageStatus(cri)
+    run, stop, create = RunPodSandbox(cri), StopPodSandbox(cri), CreateContainer(cri)
     answers = (
-        RunPodSandbox(cri),
-        StopPodSandbox(cri),
+        run,
+        stop,
         pods,
-        CreateContainer(cri),
+        create,
         StartContainer(cri),
         StopContainer(cri),
         containers,
@@ -59,7 +62,9 @@ def services(cri: Cri, streams: StreamServer) -> list[Service]:
         ReopenContainerLog(cri),
         UpdateContainerResources(cri),
         UpdatePodSandboxResources(cri),
-        Checkpoint(cri),
+        CheckpointContainer(cri),
+        CheckpointPod(cri),
+        RestorePod(cri, run, create, stop),
         ContainerStats(cri, collector),
         PodSandboxStats(cri, collector),
         Metrics(cri, collector),

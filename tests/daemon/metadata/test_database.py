@@ -137,6 +137,13 @@ def test_an_acknowledged_write_is_synced(database: Database, tmp_path: Path) -> 
     synchronous = text("PRAGMA synchronous")
     assert database.write(lambda connection: connection.execute(synchronous).scalar_one()) == 2
     assert database.write(lambda connection: connection.execute(synchronous).scalar_one(), durable=False) == 1
+    with database.batch():
+        assert database.write(lambda connection: connection.execute(synchronous).scalar_one()) == 1
+        database.write(add("a"))
+        log = (tmp_path / f"{FILE}-wal").read_bytes()
+    # Only with something new in its log does SQLite sync it.
+    assert (tmp_path / f"{FILE}-wal").read_bytes() != log
+    assert database.write(lambda connection: connection.execute(synchronous).scalar_one()) == 2
     assert database.write(lambda connection: connection.execute(synchronous).scalar_one()) == 2
     with sqlite3.connect(tmp_path / FILE) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,14 @@ def test_one_with_nothing_after_it_leaves_no_trace(storage: Storage, disk: Disk)
     storage.collector.collect()
     assert len(list(storage.native.walk())) == 1
     assert snapshots.prepare("last")
+
+
+def test_a_batch_is_on_disk_when_it_is_left(storage: Storage, disk: Disk) -> None:
+    view = storage.bind("one")
+    with suppress(NotFound), view.batch():
+        view.leases.create("a")
+        with view.batch():
+            view.leases.create("b")
+        view.leases.delete("c")
+    disk.cut()
+    assert [lease.id for lease in storage.bind("one").leases.list()] == ["a", "b"]

@@ -37,15 +37,17 @@ class Entry:
 
 
 class Cache:
-    """The entries in a folder, a file each."""
+    """The entries in a folder, a file each. Saving, loading and removing do I/O; which there are is known from memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._ids = {path.stem for path in folder.glob(f"*{_ENDING}")}
 
     def save(self, entry: Entry) -> None:
         """Write an entry, in place of an earlier one."""
         path = self._path(entry.attachment.id)
+        self._ids.add(entry.attachment.id)
         scratch = path.with_suffix(".tmp")
         scratch.write_text(json.dumps(_document(entry)))
         os.replace(scratch, path)
@@ -66,14 +68,15 @@ class Cache:
         """Forget an entry; one that is not there does not matter."""
         with suppress(FileNotFoundError):
             self._path(id).unlink()
+        self._ids.discard(id)
 
     def ids(self) -> list[str]:
         """The pods that have entries."""
-        return sorted(path.stem for path in self._folder.glob(f"*{_ENDING}"))
+        return sorted(self._ids)
 
     def has(self, id: str) -> bool:
         """Whether a pod has an entry."""
-        return self._path(id).exists()
+        return id in self._ids
 
     def _path(self, id: str) -> Path:
         return self._folder / f"{id}{_ENDING}"

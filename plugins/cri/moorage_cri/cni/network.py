@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from moorage_api.cni.call import Attachment, Result, request
 from moorage_api.cni.config import NetworkConfig
@@ -16,6 +16,7 @@ from moorage_api.errors import MoorageError
 from moorage_cri.cni.cache import Cache, Entry
 from moorage_cri.cni.config import ConfigFolder
 from moorage_cri.cni.plugin import Plugins
+from moorage_cri.concurrency import finish
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ _RETRY_LONGEST = 30.0
 # More than this many chains of plugins at once only wait for one another: for the lock of iptables, above all.
 _LEAVING_AT_ONCE = 4
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Spawn = Callable[[str, Coroutine[Any, Any, None]], object]
 
 
@@ -56,25 +59,34 @@ class Network:
         return self._configs.current()
 
     async def attach(self, attachment: Attachment) -> PodNetwork:
-        """Make a pod's network; it waits for pods on their way out that have the same ports of the host.
+        """Make a pod's network: `prepare` and `add`."""
+        return await self.add(await self.prepare(attachment))
 
-        On an error or cancellation, part of it may be there: `detach` takes that down. Errors: those of the
-        configuration, and those of a plugin.
-        """
+    async def prepare(self, attachment: Attachment) -> Entry:
+        """Note down the network that a pod is about to get. From here on `detach` has to be called. Errors: those of the
+        configuration; `NotFound` for a plugin that is not there."""
         config = self._configs.current()
         for plugin in config.plugins:
             # Better now than when half of the network is made.
             self._plugins.find(plugin["type"])
-        await self._wait_for_ports(attachment)
         entry = Entry(attachment, config)
-        self._cache.save(entry)
+        await _in_thread(self._cache.save, entry)
+        return entry
+
+    async def add(self, entry: Entry) -> PodNetwork:
+        """Make the network that was prepared; it waits for pods on their way out that have the same ports of the host.
+
+        On an error or cancellation, part of it may be there: `detach` takes that down. Errors: those of a plugin.
+        """
+        attachment, config = entry.attachment, entry.network
+        await self._wait_for_ports(attachment)
         result: Result = {}
         for number, plugin in enumerate(config.plugins):
             previous = result if number else None
             result = await self._plugins.call(
                 "ADD", attachment, request(config.version, config.name, plugin, attachment.capabilities, previous)
             )
-        self._cache.save(entry.with_result(result))
+        await _in_thread(self._cache.save, entry.with_result(result))
         return PodNetwork(tuple(addresses(result, attachment.interface, self._preference)), result)
 
     async def _wait_for_ports(self, attachment: Attachment) -> None:
@@ -83,7 +95,7 @@ class Network:
         if not wanted:
             return
         for id, tried in list(self._leaving.items()):
-            entry = self._cache.load(id)
+            entry = await _in_thread(self._cache.load, id)
             if entry is not None and wanted & _host_ports(entry.attachment):
                 await tried.wait()
 
@@ -118,7 +130,7 @@ class Network:
                 self._locks.pop(id, None)
 
     async def _detach(self, id: str) -> None:
-        entry = self._cache.load(id)
+        entry = await _in_thread(self._cache.load, id)
         if entry is None:
             return
         attachment = entry.attachment
@@ -137,7 +149,7 @@ class Network:
                 failures.append(error)
         if failures:
             raise failures[0]
-        self._cache.remove(id)
+        await _in_thread(self._cache.remove, id)
 
     def detach_later(self, id: str, then: Callable[[], Awaitable[None]] | None = None) -> None:
         """Take a pod's network down in the background, again and again until that succeeds, and await `then` after it.
@@ -170,6 +182,11 @@ class Network:
             logger.warning("the network of pod %s is not down yet, next try in %g s: %s", id, pause, error)
             return False
         return True
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The cache's disk may hang, and nobody else is to wait for it."""
+    return await finish(asyncio.to_thread(work, *args, **kwargs))
 
 
 def _host_ports(attachment: Attachment) -> set[tuple[int, str]]:

@@ -41,12 +41,17 @@ class CreateContainer:
     async def CreateContainer(
         self, request: cri_pb2.CreateContainerRequest, call: Call
     ) -> cri_pb2.CreateContainerResponse:
+        return cri_pb2.CreateContainerResponse(container_id=await self.make(request, call))
+
+    async def make(self, request: cri_pb2.CreateContainerRequest, call: Call, *, restored: bool = False) -> str:
+        """Returns its id. `restored`: it will be given what its processes are restored from, and is not started without."""
         cri = self._cri
         sandbox = cri.sandboxes.get(request.pod_sandbox_id)
         check(request.config)
         handler = cri.config.handler(sandbox.handler)
         image = cri.images.resolve(request.config.image.image)
         container = _container(request, sandbox, image, cri.snapshotter_of(handler))
+        container.restored = restored
         wishes = lifecycle.Wishes(cri)
         cri.container_names.reserve(container.name, container.id)
         try:
@@ -66,7 +71,7 @@ class CreateContainer:
         events.tell(cri, container, events.CREATED)
         await lifecycle.post_create(cri, container)
         await wishes.granted()
-        return cri_pb2.CreateContainerResponse(container_id=container.id)
+        return container.id
 
     async def _make(
         self,
@@ -82,7 +87,6 @@ class CreateContainer:
         undo.push("folder", lambda: cri.run(files.remove, folder))
         undo.push("snapshot", lambda: cri.run(remove_snapshot, cri, container))
         undo.push("image volumes", lambda: cri.run(image_volumes.remove, cri, container))
-        folder.mkdir(mode=0o750, parents=True)
         rootfs = await self._rootfs(container, sandbox, image)
         mounted = await image_volumes.make(cri, container, sandbox)
         target_pid = self._target_pid(container)
@@ -105,9 +109,10 @@ class CreateContainer:
         return await with_layers(self._cri, image, container.snapshotter, prepare)
 
     def _prepare(self, container: Container, sandbox: Sandbox, image: CachedImage) -> list[Mount]:
-        """Under the pod's lease, by which the snapshot is kept until the record refers to it. The mounts show the files
-        with the ids that they have in the image."""
+        """The folder, by which an interrupted creation is known after a crash, and then the snapshot; under the pod's lease,
+        which keeps it until the record refers to it. The mounts show the files with the ids that they have in the image."""
         cri = self._cri
+        cri.container_folder(container.id).mkdir(mode=0o750, parents=True, exist_ok=True)
         leased = cri.core.namespaced(cri.k8s.namespace, container.sandbox_id)
         user = sandbox.user_namespace
         labels = user.labels if user is not None else None

@@ -57,6 +57,8 @@ async def make(cri: Cri, container: Container, sandbox: Sandbox) -> list[cri_pb2
 
 def remove(cri: Cri, container: Container) -> None:
     """Unmount and remove the image volumes of a container; what is not there does not matter. This does I/O."""
+    if not any(mount.HasField("image") for mount in container.config.mounts):
+        return
     unmount(cri, container.id)
     snapshotter = cri.k8s.snapshotter(container.snapshotter)
     for number, wanted in enumerate(container.config.mounts):

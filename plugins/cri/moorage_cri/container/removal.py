@@ -22,6 +22,7 @@ async def remove(cri: Cri, container: Container) -> None:
             await stopping.stop(cri, container, 0)
             await lifecycle.stop_container(cri, container)
             await lifecycle.remove_container(cri, container)
+            await stopping.buried(container)
             await discard_task(cri, container.id)
             await cri.run(_remove, cri, container)
         except BaseException:
@@ -35,7 +36,9 @@ async def remove(cri: Cri, container: Container) -> None:
 def _remove(cri: Cri, container: Container) -> None:
     """The record last of what is in the store, so that a removal that was cut short is seen and repeated."""
     image_volumes.remove(cri, container)
-    remove_snapshot(cri, container)
-    remove_record(cri, container.id)
-    files.remove(cri.stdin_path(container.id).parent)
+    with cri.k8s.batch():
+        remove_snapshot(cri, container)
+        remove_record(cri, container.id)
+    if container.config.stdin:
+        files.remove(cri.stdin_path(container.id).parent)
     files.remove(cri.container_folder(container.id))

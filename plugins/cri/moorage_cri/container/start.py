@@ -17,7 +17,7 @@ from moorage_api.types import TypedValue
 from moorage_api.wire import cri_pb2, runc_options_pb2
 from moorage_cri import events
 from moorage_cri.config import RUNC_OPTIONS
-from moorage_cri.container import journal
+from moorage_cri.container import journal, restored
 from moorage_cri.container.ending import ended
 from moorage_cri.context import Cri
 from moorage_cri.deadlines import deadline
@@ -54,8 +54,7 @@ class StartContainer:
                 await self._failed(container, error)
                 raise
             if container.running:
-                # A small write that is not synced: a thread would cost more than it saves.
-                journal.save(cri.container_folder(container.id), container.run)
+                await cri.run(journal.save, cri.container_folder(container.id), container.run)
             await lifecycle.post_start(cri, container)
         return cri_pb2.StartContainerResponse()
 
@@ -71,9 +70,11 @@ class StartContainer:
 
     async def _start(self, container: Container, undo: Undo) -> None:
         cri, tasks = self._cri, self._cri.k8s.tasks
+        checkpoint = restored.images(cri.container_folder(container.id)) if container.restored else ""
         stdio = await cri.run(_stdio, cri, container)
         undo.push("task", lambda: discard_task(cri, container.id))
-        process = await tasks.create(container.id, stdio=stdio, options=_options(cri, container))
+        options = _options(cri, container)
+        process = await tasks.create(container.id, stdio=stdio, options=options, checkpoint=checkpoint)
         await lifecycle.start(cri, container, process.pid)
         started_at = time.time_ns()
         pid = await tasks.start(container.id)

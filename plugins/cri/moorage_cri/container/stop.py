@@ -25,6 +25,7 @@ class StopContainer:
             await stopping.stop(self._cri, container, float(request.timeout))
             if container.run.finished_at:
                 await lifecycle.stop_container(self._cri, container)
+            await stopping.buried(container)
         return cri_pb2.StopContainerResponse()
 
     async def RemoveContainer(

@@ -14,6 +14,8 @@ from moorage_cri.model import UNKNOWN, UNKNOWN_EXIT_CODE, Container
 
 # How long SIGKILL may take to be seen as the container's end, in seconds.
 _KILL_SECONDS = 20.0
+# How long what it held may take to be released, in seconds.
+_BURIAL_SECONDS = 2.0
 
 
 async def stop(cri: Cri, container: Container, grace: float) -> None:
@@ -33,6 +35,13 @@ async def stop(cri: Cri, container: Container, grace: float) -> None:
     await _signal(cri, container, signal.SIGKILL)
     if not await _ended(container, _KILL_SECONDS):
         raise DeadlineExceeded(f"container {container.id} did not end within {_KILL_SECONDS:g} s of SIGKILL")
+
+
+async def buried(container: Container) -> None:
+    """Wait until a container that has ended holds nothing any more: its end is on disk, its root file system unmounted.
+    Not for long, since its shim may hang; who needs it done does it again."""
+    if container.burial is not None:
+        await asyncio.wait([container.burial], timeout=_BURIAL_SECONDS)
 
 
 def lost(container: Container) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from moorage_api import sandboxes
 from moorage_api.cni.call import Attachment
@@ -48,7 +50,7 @@ class RunPodSandbox:
                 async with cri.nri.gate:
                     undo.push("NRI plugins", lambda: lifecycle.forget_pod(cri, sandbox))
                     await lifecycle.run_pod(cri, sandbox)
-                    files.mark_made(cri.sandbox_folder(sandbox.id))
+                    await cri.run(files.mark_made, cri.sandbox_folder(sandbox.id))
                     cri.sandboxes.add(sandbox.id, sandbox)
         except BaseException:
             cri.sandbox_names.release(sandbox.name, sandbox.id)
@@ -61,30 +63,52 @@ class RunPodSandbox:
     async def _make(self, sandbox: Sandbox, handler: RuntimeHandler, undo: Undo) -> None:
         cri = self._cri
         attachment = pod.attachment(sandbox.id, sandbox.config)
+        specification = spec.sandbox_spec(sandbox, handler, cri.config)
         folder = cri.sandbox_folder(sandbox.id)
         undo.push("files", lambda: cri.run(files.remove, folder))
         undo.push("record", lambda: cri.run(forget, cri, sandbox.id))
-        # The folder comes first and is marked last: by it an interrupted pod is known after a crash.
-        folder.mkdir(mode=0o750, parents=True)
-        specification = spec.sandbox_spec(sandbox, handler, cri.config)
-        if sandbox.user_namespace is not None:
-            await together(self._start(sandbox, specification, undo), cri.run(_keep, cri, sandbox))
+        # The folder comes first and is marked last: by it an interrupted pod is known after a crash. A network and its
+        # namespace are known by themselves.
+        make_folder = cri.run(folder.mkdir, mode=0o750, parents=True)
+        if not sandbox.host_network and sandbox.user_namespace is None:
+            await self._make_with_network(sandbox, specification, attachment, make_folder, undo)
+            return
+        await make_folder
+        await together(self._start(sandbox, specification, undo), cri.run(_keep, cri, sandbox))
+        if not sandbox.host_network:
+            # The network namespace belongs to the user namespace, which the shim has made.
             sandbox.netns = cri.netns_path(sandbox)
-            await self._attach(sandbox, attachment, undo)
-        else:
-            if not sandbox.host_network:
-                undo.push("network namespace", lambda: teardown.end_namespace(cri, sandbox.id))
-                sandbox.netns = await cri.namespaces.make(sandbox.id, spec.network_sysctls(sandbox, cri.config))
-            await together(
-                self._attach(sandbox, attachment, undo),
-                self._start(sandbox, replace(specification, netns=sandbox.netns), undo),
-                cri.run(_keep, cri, sandbox),
-            )
+            undo.push("network", lambda: teardown.end_network(cri, sandbox.id))
+            sandbox.network = await cri.network.attach(replace(attachment, netns=sandbox.netns))
 
-    async def _attach(self, sandbox: Sandbox, attachment: Attachment, undo: Undo) -> None:
-        if sandbox.netns:
-            undo.push("network", lambda: teardown.end_network(self._cri, sandbox.id))
-            sandbox.network = await self._cri.network.attach(replace(attachment, netns=sandbox.netns))
+    async def _make_with_network(
+        self,
+        sandbox: Sandbox,
+        specification: sandboxes.SandboxSpec,
+        attachment: Attachment,
+        make_folder: Coroutine[Any, Any, None],
+        undo: Undo,
+    ) -> None:
+        """CNI's plugins take longest by far: what they wait for comes first and side by side, all else goes on beside
+        them."""
+        cri = self._cri
+        sandbox.netns = cri.netns_path(sandbox)
+        undo.push("network namespace", lambda: teardown.end_namespace(cri, sandbox.id))
+        undo.push("network", lambda: teardown.end_network(cri, sandbox.id))
+        _, _, entry = await together(
+            make_folder,
+            cri.namespaces.make(sandbox.id, spec.network_sysctls(sandbox, cri.config)),
+            cri.network.prepare(replace(attachment, netns=sandbox.netns)),
+        )
+
+        async def add() -> None:
+            sandbox.network = await cri.network.add(entry)
+
+        await together(
+            add(),
+            self._start(sandbox, replace(specification, netns=sandbox.netns), undo),
+            cri.run(_keep, cri, sandbox),
+        )
 
     async def _start(self, sandbox: Sandbox, specification: sandboxes.SandboxSpec, undo: Undo) -> None:
         undo.push("shim", lambda: teardown.end_shim(self._cri, sandbox.id))
@@ -95,10 +119,11 @@ class RunPodSandbox:
 
 def forget(cri: Cri, id: str) -> None:
     """Remove a pod's record, and the lease under which its containers' snapshots were made."""
-    with suppress(NotFound):
-        cri.k8s.sandboxes.delete(id)
-    with suppress(NotFound):
-        cri.k8s.leases.delete(id)
+    with cri.k8s.batch():
+        with suppress(NotFound):
+            cri.k8s.sandboxes.delete(id)
+        with suppress(NotFound):
+            cri.k8s.leases.delete(id)
 
 
 def _sandbox(request: cri_pb2.RunPodSandboxRequest, handler: RuntimeHandler, cgroup_parent: str) -> Sandbox:
@@ -117,12 +142,12 @@ def _sandbox(request: cri_pb2.RunPodSandboxRequest, handler: RuntimeHandler, cgr
 def _keep(cri: Cri, sandbox: Sandbox) -> None:
     """The files, the lease, the record: what comes later refers to what came before."""
     files.write(cri.sandbox_folder(sandbox.id), sandbox.config, sandbox.user_namespace)
-    cri.k8s.leases.create(sandbox.id, {labels.KIND: labels.KIND_SANDBOX})
-    cri.k8s.sandboxes.create(
-        sandboxes.Sandbox(
-            id=sandbox.id,
-            runtime=sandbox.runtime,
-            labels=labels.record_labels(labels.KIND_SANDBOX, sandbox.config.labels),
-            extensions={labels.SANDBOX_METADATA: encode_sandbox(sandbox)},
-        )
+    record = sandboxes.Sandbox(
+        id=sandbox.id,
+        runtime=sandbox.runtime,
+        labels=labels.record_labels(labels.KIND_SANDBOX, sandbox.config.labels),
+        extensions={labels.SANDBOX_METADATA: encode_sandbox(sandbox)},
     )
+    with cri.k8s.batch():
+        cri.k8s.leases.create(sandbox.id, {labels.KIND: labels.KIND_SANDBOX})
+        cri.k8s.sandboxes.create(record)
