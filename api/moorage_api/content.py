@@ -147,9 +147,24 @@ class WritesFile(Protocol):
 
     @property
     def path(self) -> Path | None:
-        """The file, with the ingest's bytes and no others; renamed by the commit. None where there is none after all."""
+        """The file, whose first bytes are the ingest's, as many as its offset says; renamed by the commit. None where
+        there is none after all."""
 
 
 def file_of(writer: Writer) -> Path | None:
     """The file that a writer appends to, if it is one of this machine."""
     return writer.path if isinstance(writer, WritesFile) else None
+
+
+@runtime_checkable
+class WritesAhead(Protocol):
+    """A writer that keeps bytes which come before their turn, beyond its offset. They survive `close` and a crash (but for
+    a little at their ends), and count as soon as those before them are written: `write` moves the offset past them."""
+
+    @property
+    def ahead(self) -> list[tuple[int, int]] | None:
+        """What is there beyond the offset: start and end of each range, in order. None where nothing can be written ahead
+        after all."""
+
+    def write_ahead(self, data: bytes | memoryview, offset: int) -> None:
+        """Keep `data`, the bytes from `offset` on, which is beyond the writer's own. Errors as `Writer.write`."""

@@ -88,5 +88,6 @@ class Extracts(Protocol):
         With `arriving` the blob is read from there while it grows to the size that the descriptor says; it is not
         verified then, so nobody may rely on what was extracted before the blob is. `apart`: `mounts` are those of a
         snapshot made on nothing that gets its parent by its commit (`moorage_api.snapshots.Rebases`); deletions are
-        kept as overlayfs keeps them.
+        kept as overlayfs keeps them. `FailedPrecondition` where this layer is not to be had with these: then it is asked
+        for without them, on another snapshot.
         """

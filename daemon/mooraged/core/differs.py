@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from moorage_api.content import ContentStore
-from moorage_api.differ import Differ
-from moorage_api.errors import Unimplemented
+from moorage_api.differ import Arriving, Differ, Extracted, Extracts, Progress
+from moorage_api.errors import FailedPrecondition, Unimplemented
 from moorage_api.mounts import Mount
 from moorage_api.types import Descriptor, Labels
 
@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 
 class DifferChain:
-    """`moorage_api.differ.Differ`. A differ that raises `Unimplemented` passes the call on; any other error is final."""
+    """`Differ` and `Extracts` of `moorage_api.differ`. A differ that raises `Unimplemented` passes the call on; any other
+    error is final."""
 
     def __init__(self, differs: Sequence[Differ]) -> None:
         self._differs = differs
@@ -24,6 +25,30 @@ class DifferChain:
         self, content: ContentStore, layer: Descriptor, mounts: Sequence[Mount], *, sync: bool = False
     ) -> Descriptor:
         return self._first(lambda differ: differ.apply(content, layer, mounts, sync=sync))
+
+    def extract(
+        self,
+        content: ContentStore,
+        layer: Descriptor,
+        mounts: Sequence[Mount],
+        *,
+        arriving: Arriving | None = None,
+        apart: bool = False,
+        progress: Progress | None = None,
+    ) -> Extracted:
+        """See `Extracts.extract`. A differ that only applies keeps its turn: when it comes to one, the layer has to be
+        there, and what it stands on too."""
+
+        def extract(differ: Differ) -> Extracted:
+            if isinstance(differ, Extracts):
+                return differ.extract(content, layer, mounts, arriving=arriving, apart=apart, progress=progress)
+            if arriving is not None or apart:
+                raise FailedPrecondition(
+                    f"the differ whose turn it is takes {layer.digest} whole, on what it stands on"
+                )
+            return Extracted(differ.apply(content, layer, mounts))
+
+        return self._first(extract)
 
     def compare(
         self,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from moorage_api.closing import Closing
-from moorage_api.content import ContentStore, Info, IngestStatus, WritesFile
+from moorage_api.content import ContentStore, Info, IngestStatus, WritesAhead, WritesFile
 from moorage_api.errors import FailedPrecondition, OutOfRange
 from moorage_api.types import Labels
 from mooraged.metadata.naming import renaming
@@ -69,6 +69,16 @@ class NamespacedWriter(Closing):
     def write(self, data: bytes | memoryview) -> int:
         with renaming(self._names):
             return self._writer.write(data)
+
+    @property
+    def ahead(self) -> list[tuple[int, int]] | None:
+        return self._writer.ahead if isinstance(self._writer, WritesAhead) else None
+
+    def write_ahead(self, data: bytes | memoryview, offset: int) -> None:
+        if not isinstance(self._writer, WritesAhead):
+            raise FailedPrecondition(f"ingest {self._ref!r} takes bytes in their turn only")
+        with renaming(self._names):
+            self._writer.write_ahead(data, offset)
 
     def truncate(self, size: int) -> None:
         with renaming(self._names):

@@ -1,8 +1,8 @@
-"""One blob from a source into an open ingest: from where it stands, verified, a large one in several parts at once."""
+"""One blob from a source into an open ingest: what is missing of it, verified, a large one in several parts at once."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 
 import aiohttp
 
@@ -11,13 +11,14 @@ from moorage_api.errors import DataLoss, NotFound, Unavailable
 from moorage_api.oci import image
 from moorage_api.types import Descriptor
 from mooraged.transfer.failures import HostFailure
+from mooraged.transfer.filling import Advance, Filling
 from mooraged.transfer.hosts import Host
-from mooraged.transfer.parts import Part, Parts, check_range, chunks_of
+from mooraged.transfer.parts import check_range, chunks_of, parts_of, side_by_side
 from mooraged.transfer.source import Source
 from mooraged.transfer.threads import Threads
 
 BATCH = 1 << 20
-"""Bytes handed to a writer at once: each is a hop to a thread and a write to the disk."""
+"""Bytes handed to a writer at once, and what a kill costs: each is a hop to a thread and a write to the disk."""
 LARGE = 64 << 20
 """Bytes of which so many are missing that they are fetched in parts."""
 PART = 8 << 20
@@ -25,9 +26,6 @@ _PARTIAL = 206
 _BEYOND = 416
 # How hosts refuse a range that ends before the blob does, where they know only open ones or none.
 _NO_RANGES = frozenset({400, 416, 501})
-
-Advance = Callable[[int], None]
-"""Told how many bytes of a blob are there."""
 
 
 class Download:
@@ -43,48 +41,47 @@ class Download:
         parts: int = 1,
     ) -> None:
         self._source = source
-        self._threads = threads
-        self._writer = writer
         self._descriptor = descriptor
-        self._advance = advance
         self._parts = parts
+        self._filling = Filling(threads, writer, descriptor.size, advance)
         self._whole: set[Host] = set()
-        self._offset = 0
-        self._fetched = 0
 
     async def run(self) -> None:
         """Fill the ingest until it has the right bytes."""
-        self._offset = (await self._threads.run(self._writer.status)).offset
-        if self._offset > self._descriptor.size:
-            await self._truncate()
-        self._advance(self._offset)
-        if self._offset == self._descriptor.size and await self._is_right():
+        filling = self._filling
+        await filling.begin()
+        if not filling.gaps() and await self._is_right():
             return
         what = f"fetch {self._descriptor.digest} of {self._source.reference.name}"
         try:
-            await self._source.ask(what, self._fill, progress=lambda: self._fetched)
+            await self._source.ask(what, self._fill, progress=lambda: filling.fetched)
         except NotFound:
             if not (image.is_foreign(self._descriptor.media_type) and self._descriptor.urls):
                 raise
             self._source = self._source.foreign(self._descriptor.urls)
-            await self._source.ask(what, self._fill, progress=lambda: self._fetched)
+            await self._source.ask(what, self._fill, progress=lambda: filling.fetched)
 
     async def _fill(self, host: Host) -> None:
         """Get what is missing from `host`, and verify the whole."""
-        start = self._offset
-        if start < self._descriptor.size:
-            await self._get(host, start)
+        resumed = not self._filling.is_empty
+        gaps = self._filling.gaps()
+        if gaps:
+            await self._get(host, gaps)
         if not await self._is_right():
-            await self._truncate()
+            await self._filling.truncate()
             raise HostFailure(
                 DataLoss(f"what came is not {self._descriptor.digest}"),
                 # The bytes from before may be the wrong ones: this host gets a chance to give all of them.
-                transient=start > 0,
+                transient=resumed,
             )
 
-    async def _get(self, host: Host, start: int) -> None:
-        ranged = self._parts > 1 and self._descriptor.size - start >= LARGE and host not in self._whole
-        end = start + PART if ranged else self._descriptor.size
+    async def _get(self, host: Host, gaps: list[tuple[int, int]]) -> None:
+        """Fill the gaps: in parts, where the first of them shows that the host gives them, or from the first on."""
+        start, size = gaps[0][0], self._descriptor.size
+        missing = sum(end - start for start, end in gaps)
+        resumes = gaps != [(start, size)]
+        ranged = host not in self._whole and (resumes or (missing >= LARGE and self._parts > 1))
+        end = next(parts_of(gaps, PART))[1] if ranged else size
         headers = {"Range": f"bytes={start}-{end - 1 if ranged else ''}"} if start or ranged else {}
         try:
             async with self._source.request(host, "GET", "blobs", self._descriptor.digest, headers) as response:
@@ -95,80 +92,79 @@ class Download:
                 self._whole.add(host)
                 failure.transient = True
             elif start and failure.status == _BEYOND:
-                await self._truncate()
+                await self._filling.truncate()
                 failure.transient = True
             raise
         if ranged and served:
             await self._get_parts(host)
 
     async def _get_parts(self, host: Host) -> None:
-        """The rest, in parts of which some are fetched at once; they are written in their order."""
-        size = self._descriptor.size
+        """The rest, in parts of which some are fetched at once. None begins far ahead of what is there: what follows the
+        bytes wants them in their order, and a store may have to keep the others in memory."""
 
-        def begin(start: int) -> Part:
-            return Part(self._source, host, self._descriptor, start, min(start + PART, size))
+        async def fetch(start: int, end: int) -> None:
+            headers = {"Range": f"bytes={start}-{end - 1}"}
+            async with self._source.request(host, "GET", "blobs", self._descriptor.digest, headers) as response:
+                if response.status != _PARTIAL:
+                    raise HostFailure(DataLoss("it gives parts, and then no more"), transient=True)
+                check_range(response, start, end, self._descriptor.size)
+                await self._copy(chunks_of(response), start, end)
 
-        async with Parts(begin, range(self._offset, size, PART), self._parts) as parts:
-            async for part in parts:
-                await self._copy(part.chunks(), part.size)
+        filling, ahead = self._filling, self._parts * PART
+        parts = parts_of(filling.gaps(), PART)
+        await side_by_side(fetch, parts, self._parts, lambda start: start < filling.offset + ahead)
 
-    def _expected(self, response: aiohttp.ClientResponse, start: int, end: int) -> tuple[int, int]:
-        """How many bytes of the body are wanted, and how many come before them that are there already: none where the
-        host serves ranges, `start` where it does not."""
+    def _expected(self, response: aiohttp.ClientResponse, start: int, end: int) -> tuple[int, int, int]:
+        """Where the bytes of the body that are wanted begin and end, and how many come before them that are there already:
+        none where the host serves ranges, `start` where it does not."""
         size = self._descriptor.size
         if response.status == _PARTIAL:
             check_range(response, start, end, size)
-            return end - start, 0
+            return start, end, 0
         length = response.content_length
         if length is not None and length != size:
             raise HostFailure(DataLoss(f"it has {length} bytes of {self._descriptor.digest}, not {size}"))
-        return size - start, start
+        return start, size, start
 
-    async def _copy(self, chunks: AsyncIterator[bytes], more: int, skip: int = 0) -> None:
-        """Write `more` bytes that come after the first `skip` ones. What came before a break is kept."""
-        batch: list[bytes] = []
+    async def _copy(self, chunks: AsyncIterator[bytes], start: int, end: int, skip: int = 0) -> None:
+        """Put the bytes that come after the first `skip` ones to their place from `start` to before `end`. What came before
+        a break is kept."""
+        batch: list[bytes | memoryview] = []
         length = 0
-        end = self._offset + more
         try:
             async for chunk in chunks:
                 if skip:
                     skip, chunk = max(skip - len(chunk), 0), chunk[skip:]
                 batch.append(chunk)
                 length += len(chunk)
-                if self._offset + length > end:
-                    raise HostFailure(DataLoss(f"it gives more than the {more} bytes that were asked for"))
-                if length >= BATCH:
-                    await self._write(batch)
-                    length = 0
+                if start + length > end:
+                    raise HostFailure(DataLoss(f"it gives more than the {end - start} bytes that were missing"))
+                if length > (more := (start + length) % BATCH):
+                    # Up to the boundary of a batch: a store knows only whole ones after a crash.
+                    rest = _cut(batch, more)
+                    await self._filling.put(start, batch)
+                    start += length - more
+                    batch, length = rest, more
         except HostFailure as failure:
             if failure.transient:
-                await self._write(batch)
+                await self._filling.put(start, batch)
             raise
-        await self._write(batch)
-        if self._offset < end:
-            raise HostFailure(Unavailable(f"the answer ended at byte {self._offset}"), transient=True)
-
-    async def _write(self, batch: list[bytes]) -> None:
-        if batch:
-            written = await self._threads.run(_write_all, self._writer, batch)
-            batch.clear()
-            self._offset += written
-            self._fetched += written
-            self._advance(self._offset)
+        await self._filling.put(start, batch)
+        if start + length < end:
+            raise HostFailure(Unavailable(f"the answer ended at byte {start + length}"), transient=True)
 
     async def _is_right(self) -> bool:
         """Whether what is there has the digest. A writer that counts by another algorithm cannot tell: then the commit
         does."""
-        digest = await self._threads.run(self._writer.digest)
+        digest = await self._filling.digest()
         same_algorithm = digest.partition(":")[0] == self._descriptor.digest.partition(":")[0]
         return digest == self._descriptor.digest or not same_algorithm
 
-    async def _truncate(self) -> None:
-        await self._threads.run(self._writer.truncate, 0)
-        self._offset = 0
-        self._advance(0)
 
-
-def _write_all(writer: Writer, pieces: Sequence[bytes]) -> int:
-    """Each piece as it came: put together they would be copied, and no longer be in the processor's cache."""
-    return sum(writer.write(piece) for piece in pieces)
+def _cut(batch: list[bytes | memoryview], more: int) -> list[bytes | memoryview]:
+    """Take the last `more` bytes, which are of the last piece, off a batch."""
+    if not more:
+        return []
+    last = memoryview(batch[-1])
+    batch[-1] = last[:-more]
+    return [last[-more:]]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from moorage_api.core import Stores
 from moorage_api.differ import Differ, Extracted, Extracts
-from moorage_api.errors import Aborted, Cancelled, DataLoss, MoorageError
+from moorage_api.errors import Aborted, Cancelled, DataLoss, FailedPrecondition, MoorageError
 from moorage_api.mounts import Mount
 from moorage_api.types import Descriptor
 from mooraged.transfer.arrival import Arrival
@@ -68,6 +68,7 @@ class Outcome(Enum):
     DONE = "the snapshot holds the layer"
     LOST = "the bytes did not stay, or did not go on coming: to be done again when the blob is there"
     INCOMPLETE = "the layer leaves out folders that it has files in: to be done again on the layers below"
+    REFUSED = "the differ takes whole layers, on those below: to be done again when both are there"
 
 
 class Extraction:
@@ -157,18 +158,25 @@ class _Work:
         self._arrival = arrival
         self._teller = teller
         self._extracted: Extracted | None = None
+        self._refused = False
 
     def run(self) -> None:
-        """Extract. Nothing is extracted where the bytes are lost meanwhile."""
+        """Extract. Nothing is extracted where the bytes are lost meanwhile, or the differ wants them all first."""
         self._teller.tell()
         try:
             self._extracted = self._extract()
+        except FailedPrecondition:
+            if self._arrival is None and not self._snapshot.apart:
+                raise
+            self._refused = True
         except MoorageError:
             if not self._is_lost():
                 raise
 
     def outcome(self) -> Outcome:
         """How it went, once the blob is verified. `DataLoss`."""
+        if self._refused:
+            return Outcome.REFUSED
         if self._extracted is None or self.is_torn():
             return Outcome.LOST
         found, layer = self._extracted.layer.digest, self._layer

@@ -18,8 +18,9 @@ from moorage_api.oci import image
 from moorage_api.types import Descriptor, Labels
 from mooraged.transfer.arrival import Arrival
 from mooraged.transfer.client import read_body
-from mooraged.transfer.download import Advance, Download
+from mooraged.transfer.download import Download
 from mooraged.transfer.failures import HostFailure
+from mooraged.transfer.filling import Advance
 from mooraged.transfer.hosts import Host
 from mooraged.transfer.labels import ingest_ref
 from mooraged.transfer.resolver import ACCEPT

@@ -86,7 +86,7 @@ class Unpacker:
                 return True
             outcome = None
             while outcome is not Outcome.DONE:
-                apart = apart and outcome is not Outcome.INCOMPLETE
+                apart = apart and outcome in (None, Outcome.LOST)
                 snapshot = await self._prepare(target, layer, apart)
                 if not floor.there.done():
                     floor.there.set_result(snapshot is None)

@@ -2,7 +2,8 @@
 
 blobs/<algorithm>/<hex>               a blob, read-only, named by its digest
 ingest/<sha256 of ref>/ref            the ref itself
-                      /data           the bytes so far; its mtime is when the ingest was last written
+                      /data           the bytes so far, up to its first hole; after it, chunks that came before their turn.
+                                      Its mtime is when the ingest was last written
                       /startedat      RFC 3339
                       /total          announced size in bytes, only if announced
                       /expected       announced digest, only if announced
@@ -21,6 +22,7 @@ from pathlib import Path
 from moorage_api.content import IngestStatus
 from moorage_api.errors import InvalidArgument
 from moorage_api.types import check_digest
+from moorage_content import holes
 
 _REF_MAX = 4096
 
@@ -97,19 +99,27 @@ class Ingest:
         try:
             if _read(f"{self.path}/ref") != self.ref:
                 return None
-            data = os.stat(self.data)
+            offset, updated_at = self._data_status()
             started = datetime.fromisoformat(_read(f"{self.path}/startedat"))
         except (FileNotFoundError, ValueError):
             return None
         started_at = int(started.timestamp() * 1_000_000) * 1000
         return IngestStatus(
             ref=self.ref,
-            offset=data.st_size,
+            offset=offset,
             total=int(_read_optional(f"{self.path}/total") or 0),
             expected=_read_optional(f"{self.path}/expected"),
             started_at=started_at,
-            updated_at=max(data.st_mtime_ns, started_at),  # the kernel's clock for files ticks coarsely
+            updated_at=max(updated_at, started_at),  # the kernel's clock for files ticks coarsely
         )
+
+    def _data_status(self) -> tuple[int, int]:
+        """How many bytes are there from the beginning on, and when the last were written."""
+        fd = os.open(self.data, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return holes.begun(fd), os.fstat(fd).st_mtime_ns
+        finally:
+            os.close(fd)
 
 
 def ingest_at(path: str) -> Ingest | None:

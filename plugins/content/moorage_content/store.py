@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from moorage_api import adaptors
@@ -24,6 +25,7 @@ from moorage_api.filters import parse
 from moorage_api.linux.sync import sync_folder
 from moorage_api.types import check_digest
 from moorage_content.groupsync import GroupSync
+from moorage_content.holes import keeps_holes
 from moorage_content.layout import Ingest, Layout, ingest_at
 from moorage_content.oserrors import translated, translating
 from moorage_content.reader import LocalReader
@@ -54,6 +56,7 @@ class LocalContentStore:
             for folder in (self._layout.blobs, self._layout.root):
                 sync_folder(str(folder))
             self._remove_torn_ingests()
+            self._takes_ahead = keeps_holes(str(root))
 
     @property
     def root(self) -> Path:
@@ -148,7 +151,8 @@ class LocalContentStore:
             status = IngestStatus(ingest.ref, 0, total, expected, now, now)
         # A commit that did not succeed may have made the file read-only; root may write it all the same.
         algorithm = (expected or status.expected or DEFAULT_ALGORITHM).partition(":")[0]
-        return LocalWriter(self, ingest, status, algorithm, lambda: self._unlock(ingest.ref))
+        release = partial(self._unlock, ingest.ref)
+        return LocalWriter(self, ingest, status, algorithm, release, ahead=self._takes_ahead)
 
     def _check_room(self, ref: str, size: int) -> None:
         """`ResourceExhausted` for an ingest that cannot fit as it is announced: better now than when the disk is full."""

@@ -13,6 +13,8 @@ from moorage_api.closing import Closing
 from moorage_api.content import Info, IngestStatus
 from moorage_api.errors import FailedPrecondition, OutOfRange
 from moorage_api.types import Labels, check_digest
+from moorage_content import holes
+from moorage_content.holes import Ranges
 from moorage_content.layout import Ingest
 from moorage_content.oserrors import translating
 
@@ -33,21 +35,32 @@ class Publisher(Protocol):
 class LocalWriter(Closing):
     """The one writer of an ingest, at its end. Not for several threads at once.
 
-    Bytes go to the file as they come, and the digest is kept along; so resuming costs reading the file once.
+    Bytes go to the file as they come, and the digest is kept along; so resuming costs reading the file once. Bytes that
+    come before their turn (`ahead`: whether the file system keeps track of them) go to their place, and are digested from
+    there.
     """
 
     def __init__(
-        self, store: Publisher, ingest: Ingest, status: IngestStatus, algorithm: str, release: Callable[[], None]
+        self,
+        store: Publisher,
+        ingest: Ingest,
+        status: IngestStatus,
+        algorithm: str,
+        release: Callable[[], None],
+        *,
+        ahead: bool = False,
     ) -> None:
         self._store = store
         self._ingest = ingest
         self._status = status
         self._release = release
+        self._takes_ahead = ahead
         self._algorithm = algorithm
         self._updated_at = status.updated_at
         self._offset = status.offset
         self._fd = os.open(ingest.data, os.O_RDWR | os.O_CLOEXEC)
         try:
+            self._ahead = holes.beyond(self._fd, status.total)
             self._hash = _hash_file(self._fd, algorithm, self._offset)
             os.lseek(self._fd, self._offset, os.SEEK_SET)
         except BaseException:
@@ -81,13 +94,47 @@ class LocalWriter(Closing):
                     self._write_rest(fd, memoryview(data).cast("B"), written)
             except OSError:
                 # Nothing of a failed write counts: the file goes back to what the digest covers.
-                os.ftruncate(fd, self._offset)
+                self._cut(fd)
                 os.lseek(fd, self._offset, os.SEEK_SET)
                 raise
         self._hash.update(data)
         self._offset += length
+        if self._ahead:
+            self._catch_up(fd)
         self._updated_at = time.time_ns()
         return length
+
+    @property
+    def ahead(self) -> Ranges | None:
+        return list(self._ahead) if self._takes_ahead else None
+
+    def write_ahead(self, data: bytes | memoryview, offset: int) -> None:
+        fd = self._open_fd()
+        view = memoryview(data).cast("B")
+        if not self._takes_ahead:
+            raise FailedPrecondition(f"ingest {self._status.ref!r} takes bytes in their turn only")
+        if offset <= self._offset:
+            raise OutOfRange(f"byte {offset} is not ahead of ingest {self._status.ref!r} of {self._offset} bytes")
+        with translating(f"write to ingest {self._status.ref!r}"):
+            written = 0
+            while written < len(view):
+                written += os.pwrite(fd, view[written:], offset + written)
+        self._ahead = holes.add(self._ahead, offset, offset + len(view))
+        self._updated_at = time.time_ns()
+
+    def _catch_up(self, fd: int) -> None:
+        """Take what was written ahead, and has its turn now."""
+        while self._ahead and self._ahead[0][0] <= self._offset:
+            end = self._ahead.pop(0)[1]
+            if end > self._offset:
+                with translating(f"read ingest {self._status.ref!r}"):
+                    _update(self._hash, fd, self._offset, end)
+                    self._offset = os.lseek(fd, end, os.SEEK_SET)
+
+    def _cut(self, fd: int) -> None:
+        """Take back all that is beyond the offset."""
+        os.ftruncate(fd, self._offset)
+        self._ahead = []
 
     @staticmethod
     def _write_rest(fd: int, data: memoryview, written: int) -> None:
@@ -99,10 +146,9 @@ class LocalWriter(Closing):
         if not 0 <= size <= self._offset:
             raise OutOfRange(f"cannot truncate ingest {self._status.ref!r} of {self._offset} bytes to {size}")
         with translating(f"truncate ingest {self._status.ref!r}"):
-            os.ftruncate(fd, size)
             self._hash = _hash_file(fd, self._algorithm, size)
-            os.lseek(fd, size, os.SEEK_SET)
-        self._offset = size
+            self._offset = os.lseek(fd, size, os.SEEK_SET)
+            self._cut(fd)
         self._updated_at = time.time_ns()
 
     def commit(self, size: int = 0, expected: str = "", labels: Labels | None = None) -> Info:
@@ -111,6 +157,8 @@ class LocalWriter(Closing):
         try:
             digest = self._verified(fd, size, expected)
             with translating(f"commit ingest {self._status.ref!r}"):
+                if os.fstat(fd).st_size != self._offset:
+                    self._cut(fd)
                 os.fchmod(fd, 0o444)
                 os.fsync(fd)
             self._store.publish(self._ingest, digest)
@@ -151,12 +199,16 @@ class LocalWriter(Closing):
 def _hash_file(fd: int, algorithm: str, size: int) -> _Hash:
     """The digest state after the first `size` bytes of the file. `OSError` also where the file is shorter."""
     state = hashlib.new(algorithm, usedforsecurity=False)
-    buffer = memoryview(bytearray(min(_CHUNK, size)))
-    offset = 0
-    while offset < size:
-        count = os.preadv(fd, [buffer[: size - offset]], offset)
+    _update(state, fd, 0, size)
+    return state
+
+
+def _update(state: _Hash, fd: int, offset: int, end: int) -> None:
+    """Digest the bytes of the file from `offset` to before `end`. `OSError` also where the file is shorter."""
+    buffer = memoryview(bytearray(min(_CHUNK, end - offset)))
+    while offset < end:
+        count = os.preadv(fd, [buffer[: end - offset]], offset)
         if count == 0:
-            raise OSError(f"the file ended at {offset} bytes, expected {size}")
+            raise OSError(f"the file ended at {offset} bytes, expected {end}")
         state.update(buffer[:count])
         offset += count
-    return state
