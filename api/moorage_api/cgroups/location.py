@@ -55,11 +55,11 @@ def locate(pid: int) -> Group:
 
     Empty when the process is gone. What is not the process's alone must neither be counted nor ended as its own.
     """
-    mounts = _mounts()
-    own = _memberships("self")
+    mounts = hierarchies()
+    own = memberships("self")
     folders = {
         name: below(*mounts[name], path)
-        for name, path in _memberships(str(pid)).items()
+        for name, path in memberships(str(pid)).items()
         if name in mounts and path != "/" and path != own.get(name)
     }
     return Group(folders)
@@ -67,7 +67,7 @@ def locate(pid: int) -> Group:
 
 def at(path: str) -> Group:
     """The group of that path (`/kubepods/pod1`) in every hierarchy that has it."""
-    folders = {name: below(target, root, path) for name, (target, root) in _mounts().items()}
+    folders = {name: below(target, root, path) for name, (target, root) in hierarchies().items()}
     return Group({name: folder for name, folder in folders.items() if os.path.isdir(folder)})
 
 
@@ -83,7 +83,7 @@ def below(target: str, root: str, path: str) -> str:
     return os.path.join(target, inside.lstrip("/"))
 
 
-def _mounts() -> dict[str, tuple[str, str]]:
+def hierarchies() -> dict[str, tuple[str, str]]:
     """Where each hierarchy is mounted, and which group of it is the mount's root."""
     mounts = {}
     for entry in mountinfo():
@@ -95,7 +95,7 @@ def _mounts() -> dict[str, tuple[str, str]]:
     return mounts
 
 
-def _memberships(pid: str) -> dict[str, str]:
+def memberships(pid: str) -> dict[str, str]:
     """The lines of `/proc/PID/cgroup`, by controller."""
     found = {}
     for line in read_file(f"/proc/{pid}/cgroup").splitlines():

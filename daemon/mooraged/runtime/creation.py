@@ -63,6 +63,7 @@ class Creator:
     async def create(self, namespace: str, request: Request) -> Process:
         """Do all steps. On an error nothing is left; the message names the step."""
         check_identifier(request.container_id, "task id")
+        self._around.cgroup_lock.prepare()
         view = self._around.records.bind(namespace)
         container = await asyncio.to_thread(view.containers.get, request.container_id)
         rootfs = request.rootfs
@@ -121,6 +122,7 @@ class Creator:
             checkpoint = _criu_image_path(handler.options)
             if request.checkpoint:
                 checkpoint = await asyncio.to_thread(task.bundle.adopt_checkpoint, request.checkpoint)
+            self._around.cgroup_lock.prepare()
             timeout = config.checkpoint_timeout if checkpoint else config.create_timeout
             answer = await task.shim.task.Create(_message(task, request, rootfs, checkpoint, handler), timeout=timeout)
         task.init.pid = answer.pid

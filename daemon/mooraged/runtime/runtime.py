@@ -18,6 +18,7 @@ from moorage_api.shim import ShimLauncher
 from moorage_api.types import TypedValue, check_identifier
 from moorage_api.wire.types_pb2 import RuntimeRequest
 from mooraged.runtime.announcer import Announcer
+from mooraged.runtime.cgroup_lock import CgroupLock
 from mooraged.runtime.config import RuntimeConfig
 from mooraged.runtime.creation import Creator
 from mooraged.runtime.deletion import Deleter
@@ -58,7 +59,17 @@ class Runtime:
         announcer = Announcer(bus)
         shims = Shims(daemon, config, resolver, _socket_dir(daemon, config), self._on_death)
         self._around = Surroundings(
-            config, bus, records, task_folder, sandbox_folder, ledger, announcer, jobs, resolver, shims
+            config,
+            bus,
+            records,
+            task_folder,
+            sandbox_folder,
+            ledger,
+            announcer,
+            jobs,
+            resolver,
+            shims,
+            CgroupLock(),
         )
         self._watcher = Watcher(ledger, announcer, bus)
         self._deleter = Deleter(self._around)
@@ -102,6 +113,7 @@ class Runtime:
     async def stop(self) -> None:
         """Let go of all shims; containers run on."""
         self._around.announcer.close()
+        self._around.cgroup_lock.close()
         await self._around.jobs.close()
         self._around.shims.close()
         self._around.resolver.close()

@@ -12,6 +12,7 @@ from moorage_api.content import ContentStore
 from moorage_api.events import EventBus
 from moorage_api.mounts import Mount
 from mooraged.runtime.announcer import Announcer
+from mooraged.runtime.cgroup_lock import CgroupLock
 from mooraged.runtime.config import RuntimeConfig
 from mooraged.runtime.jobs import Jobs
 from mooraged.runtime.ledger import Ledger
@@ -57,3 +58,4 @@ class Surroundings:
     jobs: Jobs
     resolver: Resolver
     shims: Shims
+    cgroup_lock: CgroupLock

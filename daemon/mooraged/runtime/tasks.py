@@ -63,6 +63,8 @@ class NamespacedTasks:
 
     async def start(self, container_id: str, exec_id: str = "") -> int:
         task, process, shim = await self._live(container_id, exec_id)
+        if exec_id:
+            self._around.cgroup_lock.prepare()
         answer = await shim.task.Start(
             pb.StartRequest(id=container_id, exec_id=exec_id), timeout=self._around.config.create_timeout
         )
@@ -78,6 +80,7 @@ class NamespacedTasks:
         task, _, shim = await self._live(container_id)
         if exec_id in task.execs:
             raise AlreadyExists(f"process {exec_id} of task {container_id} already exists")
+        self._around.cgroup_lock.prepare()
         process = task.execs[exec_id] = ProcessState(container_id, exec_id, stdio)
         self._around.announcer.expect(self._namespace, container_id, exec_id)
         request = pb.ExecProcessRequest(

@@ -1,0 +1,58 @@
+"""Have the kernel's lock on control groups ready when an OCI runtime comes to need it.
+
+Whoever moves a process into a control group takes `cgroup_threadgroup_rwsem` for writing, and the first to do so waits for
+a grace period of RCU (percpu-rwsem; 6 ms and more, of the 13 ms that `runc exec` takes); who comes soon after the first need
+not. An OCI runtime comes to it in the middle of `create` and `exec`, and waits there with nothing else to do. So the daemon
+takes the lock once itself when it is asked for a process: the wait is then over when the runtime gets there.
+
+It does so by moving itself to the control group in which it is, which changes nothing. Where that is not allowed
+nothing is lost but the time. With the mount option `favordynmods` (Linux 6.0) there is no wait to be saved.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from moorage_api.cgroups.location import V2, below, hierarchies, memberships
+
+_PROCS = "cgroup.procs"
+_ITSELF = b"0"
+
+
+class CgroupLock:
+    """Takes the lock, in a thread of its own, never twice at once."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="cgroup-lock")
+        self._taking: Future[None] | None = None
+        self._mounts: dict[str, tuple[str, str]] = {}
+        self._of_use = True
+
+    def prepare(self) -> None:
+        """A process is about to be moved into a control group: see to it that the lock is ready. Returns at once."""
+        if self._of_use and (self._taking is None or self._taking.done()):
+            self._taking = self._thread.submit(self._take)
+
+    def close(self) -> None:
+        """Take it no more."""
+        self._of_use = False
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self) -> None:
+        """Where this process is, is asked each time: it may have been moved."""
+        try:
+            mounts = self._mounts = self._mounts or hierarchies()
+            name = V2 if V2 in mounts else min(mounts)
+            folder = below(*mounts[name], memberships("self")[name])
+            fd = os.open(os.path.join(folder, _PROCS), os.O_WRONLY | os.O_CLOEXEC)
+        except (OSError, ValueError, KeyError):
+            self._of_use = False
+            return
+        try:
+            os.write(fd, _ITSELF)
+        except OSError:
+            # One that has controllers below it may not be joined (cgroups(7), no internal processes): it has been asked.
+            return
+        finally:
+            os.close(fd)
