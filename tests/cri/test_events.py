@@ -1,20 +1,18 @@
-"""GetContainerEvents, and checkpoints where there is no criu."""
+"""GetContainerEvents."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from queue import Queue
 from typing import Any
 
 import pytest
 
-from moorage_api.errors import Code, MoorageError, ResourceExhausted
+from moorage_api.errors import MoorageError, ResourceExhausted
 from moorage_api.wire import cri_pb2
 from moorage_cri import feed as feeds
 from moorage_cri.feed import Feed
@@ -122,19 +120,3 @@ async def test_a_slow_reader_is_cut_off_and_holds_nobody_up(monkeypatch: pytest.
             await asyncio.wait_for(anext(slow), 5)
     feed.publish(make)
     assert made == 5
-
-
-@pytest.mark.skipif(shutil.which("criu") is not None, reason="criu is here")
-def test_without_criu_checkpoints_say_so(cri: CriClient, busybox: str, tmp_path: Path) -> None:
-    config = pod_config()
-    pod = cri.run_pod(config)
-    container = cri.start(pod, config, container_config(busybox, "sleep", "1000"))
-    with pytest.raises(MoorageError, match="need criu") as failure:
-        cri.CheckpointContainer(container_id=container, location=str(tmp_path / "checkpoint.tar"))
-    assert failure.value.code is Code.FAILED_PRECONDITION
-    with pytest.raises(MoorageError, match="need criu"):
-        cri.CheckpointPod(pod_sandbox_id=pod, output_path=str(tmp_path / "pod"))
-    with pytest.raises(MoorageError, match="need criu"):
-        cri.RestorePod(checkpoint_path=str(tmp_path / "pod"), config=config)
-    assert list(tmp_path.iterdir()) == []
-    assert cri.status(container).state == cri_pb2.CONTAINER_RUNNING

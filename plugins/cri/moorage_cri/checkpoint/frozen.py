@@ -18,10 +18,12 @@ from moorage_cri.model import Container
 
 logger = logging.getLogger(__name__)
 
+_RETRY_SECONDS = 1.0
+
 
 @asynccontextmanager
 async def frozen(cri: Cri, containers: Sequence[Container]) -> AsyncIterator[None]:
-    """Freeze all of them for the block; whatever happens, all that can be thawed are when it is left."""
+    """Freeze all of them for the block; whatever happens, they are thawed when it is left."""
     ids = [container.id for container in containers]
     folder = _folder(cri)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -35,9 +37,12 @@ async def frozen(cri: Cri, containers: Sequence[Container]) -> AsyncIterator[Non
 
 
 async def thaw(cri: Cri, ids: Sequence[str]) -> None:
-    """Let containers run on; one that was not frozen, or is gone, does not matter. The mark of one that could not be
-    thawed stays."""
-    await asyncio.gather(*(_thaw(cri, id) for id in ids))
+    """Let containers run on; one that was not frozen, or is gone, does not matter. One that cannot be thawed yet (its shim
+    may be busy with the checkpoint still) is tried again in the background."""
+    thawed = await asyncio.gather(*(_thaw(cri, id) for id in ids))
+    left = [id for id, done in zip(ids, thawed, strict=True) if not done]
+    if left:
+        cri.background.start("containers frozen for a checkpoint", _thaw_later(cri, left))
 
 
 def marked(cri: Cri) -> list[str]:
@@ -46,15 +51,21 @@ def marked(cri: Cri) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-async def _thaw(cri: Cri, id: str) -> None:
+async def _thaw_later(cri: Cri, ids: Sequence[str]) -> None:
+    await asyncio.sleep(_RETRY_SECONDS)
+    await thaw(cri, ids)
+
+
+async def _thaw(cri: Cri, id: str) -> bool:
     try:
         await cri.k8s.tasks.resume(id)
     except (NotFound, FailedPrecondition) as error:
         logger.debug("container %s need not be thawed: %s", id, error)
     except MoorageError as error:
-        logger.error("container %s is still frozen after a checkpoint: %s", id, error)
-        return
+        logger.warning("container %s is still frozen after a checkpoint: %s", id, error)
+        return False
     (_folder(cri) / id).unlink(missing_ok=True)
+    return True
 
 
 def _folder(cri: Cri) -> Path:
