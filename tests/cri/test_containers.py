@@ -16,7 +16,7 @@ import pytest
 from moorage_api.errors import Code, MoorageError
 from moorage_api.wire import cri_pb2
 from moorage_cri.container.host import host
-from support.cri import CriClient, container_config, pod_config
+from support.cri import CriClient, container_config, pod_config, until
 from support.daemon import Daemon
 from support.images import ImageSpec, LayerBuilder, busybox_layer, push
 from support.registry import Registry
@@ -125,7 +125,8 @@ def test_a_second_stop_may_cut_the_grace_period_short(cri: CriClient, pod: Pod, 
 def test_a_running_container_is_removed_by_force(cri: CriClient, pod: Pod, busybox: str) -> None:
     container = cri.start(*pod, container_config(busybox, "sleep", "1000"))
     pid = json.loads(cri.ContainerStatus(container_id=container, verbose=True).info["info"])["pid"]
-    assert Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x001000\x00"
+    # Told to go on, what an OCI runtime made of the process is not the command at once.
+    until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x001000\x00")
     cri.RemoveContainer(container_id=container)
     assert not Path(f"/proc/{pid}").exists()
 
@@ -443,7 +444,7 @@ def test_exec_sync_is_bounded(cri: CriClient, shared_daemon: Daemon, pod: Pod, b
     assert cri.execute(container, "sh", "-c", "sleep 8 & echo done").stdout == b"done\n"
     assert time.monotonic() - started < 7
     folder = shared_daemon.state / "io.containerd.grpc.v1.cri/exec"
-    assert list(folder.iterdir()) == []
+    until(lambda: list(folder.iterdir()) == [])
 
 
 def test_exec_sync_needs_a_running_container(cri: CriClient, pod: Pod, busybox: str) -> None:

@@ -91,6 +91,7 @@ class Run:
 class Container:
     """A container of a pod. `stopped` is set once it has run and ended; `signalled` once its stop signal was sent; `burial`
     is what goes on after its end (its end goes to disk, its task is deleted), there from the same moment as `stopped`.
+    `process` is the OCI process of its specification, as JSON, once a command was run in it.
     `restored`: its processes come from a checkpoint."""
 
     id: str
@@ -106,6 +107,7 @@ class Container:
     user: cri_pb2.LinuxContainerUser = field(default_factory=cri_pb2.LinuxContainerUser)
     run: Run = field(default_factory=Run)
     restored: bool = False
+    process: bytes = b""
     removing: bool = False
     signalled: bool = False
     listed: Listed = NOT_LISTED

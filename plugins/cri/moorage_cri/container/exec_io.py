@@ -16,7 +16,7 @@ _CHUNK = 256 << 10
 class Capture:
     """The standard output and error of one process. What exceeds `limit` bytes of either is read and dropped.
 
-    Use: `open`, start the process with `stdio`, `release`, `drain`, and in any case `close`.
+    Use: `open`, start the process with `stdio`, `release`, `drain`, and in any case `close` and `remove`.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -53,9 +53,12 @@ class Capture:
         return first, second
 
     def close(self) -> None:
-        """Stop reading, and remove the FIFOs. Closing twice is harmless."""
+        """Stop reading. Closing twice is harmless."""
         for stream in self._streams:
             stream.close()
+
+    def remove(self) -> None:
+        """Remove the FIFOs with their folder, in memory (the state folder), so that this takes no time."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from contextlib import suppress
 
-from moorage_api.errors import DeadlineExceeded, InvalidArgument, NotFound
+from moorage_api.errors import DeadlineExceeded, InvalidArgument, MoorageError
 from moorage_api.rpc import Call
 from moorage_api.types import TypedValue
 from moorage_api.wire import cri_pb2
@@ -15,6 +15,8 @@ from moorage_cri.container.execution import check_command, discard, exec_folder,
 from moorage_cri.context import Cri
 from moorage_cri.model import Container
 from moorage_cri.undo import Undo
+
+logger = logging.getLogger(__name__)
 
 # Bytes of output that are kept: what fits into one message of 16 MiB, the most that a kubelet takes.
 _OUTPUT_MAX = (16 << 20) - (4 << 10)
@@ -32,7 +34,7 @@ class ExecSync:
         if request.timeout < 0:
             raise InvalidArgument(f"the timeout must not be negative: {request.timeout}")
         container = running_container(self._cri, request.container_id)
-        process = await process_spec(self._cri, container.id, request.cmd)
+        process = await process_spec(self._cri, container, request.cmd)
         limit = asyncio.timeout(float(request.timeout) or None)
         try:
             async with limit:
@@ -55,10 +57,18 @@ class ExecSync:
                 capture.release()
                 ended = await tasks.wait(container.id, exec_id)
                 await capture.drain(self._cri.config.drain_exec_sync_io_timeout)
-                with suppress(NotFound):
-                    await tasks.delete(container.id, exec_id)
             stdout, stderr = capture.output
             stderr = stderr[: _OUTPUT_MAX - len(stdout)]
             return cri_pb2.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=ended.status)
         finally:
             capture.close()
+            self._cri.background.start(f"end of command {exec_id}", self._forget(container.id, exec_id, capture))
+
+    async def _forget(self, id: str, exec_id: str, capture: Capture) -> None:
+        """Nobody need wait for this. The folder comes last: by it, a later run of the daemon knows of the command."""
+        try:
+            await self._cri.k8s.tasks.delete(id, exec_id)
+        except MoorageError as error:
+            # It is gone with its container, or was killed and forgotten already.
+            logger.debug("command %s in container %s: %s", exec_id, id, error)
+        capture.remove()

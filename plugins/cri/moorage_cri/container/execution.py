@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import shutil
 import signal
@@ -37,14 +38,18 @@ def check_command(command: Sequence[str]) -> None:
         raise InvalidArgument("no command specified")
 
 
-async def process_spec(cri: Cri, id: str, command: Sequence[str], *, terminal: bool = False) -> TypedValue:
-    """The OCI process of a command in a container."""
+async def process_spec(cri: Cri, container: Container, command: Sequence[str], *, terminal: bool = False) -> TypedValue:
+    """The OCI process of a command in a container. Probes run commands all the time, so what the record says of the
+    container's own process is read once."""
+    if not container.process:
+        container.process = await cri.run(_process, cri, container.id)
+    process = exec_process(json.loads(container.process), list(command), terminal=terminal)
+    return encode(process, PROCESS_URL)
 
-    def make() -> TypedValue:
-        spec = decode(cri.k8s.containers.get(id).spec)
-        return encode(exec_process(spec, list(command), terminal=terminal), PROCESS_URL)
 
-    return await cri.run(make)
+def _process(cri: Cri, id: str) -> bytes:
+    spec = decode(cri.k8s.containers.get(id).spec)
+    return json.dumps({"process": spec["process"]}, separators=(",", ":")).encode()
 
 
 def exec_folder(cri: Cri, id: str, exec_id: str) -> Path:

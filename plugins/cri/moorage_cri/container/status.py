@@ -35,12 +35,13 @@ class ContainerStatus:
 
     def listed(self, wanted: cri_pb2.ContainerFilter) -> list[bytes]:
         """An answer for each of the containers that a filter means; joined, they are the answer for all."""
-        state = wanted.state.state if wanted.HasField("state") else None
-        return [
-            _listed(container)
-            for container in self._candidates(wanted)
-            if (state is None or state == container.state) and matches(container.config.labels, wanted.label_selector)
-        ]
+        found = self._candidates(wanted)
+        if wanted.HasField("state"):
+            state = wanted.state.state
+            found = [container for container in found if container.state == state]
+        if wanted.label_selector:
+            found = [container for container in found if matches(container.config.labels, wanted.label_selector)]
+        return [_listed(container) for container in found]
 
     def _candidates(self, wanted: cri_pb2.ContainerFilter) -> list[Container]:
         """Those with the id and in the pod of the filter; either may be the beginning of one."""
@@ -49,7 +50,7 @@ class ContainerStatus:
             found = [self._cri.containers.get(wanted.id)] if wanted.id else list(self._cri.containers)
         except NotFound:
             return []
-        return [container for container in found if not sandbox or container.sandbox_id == sandbox]
+        return [container for container in found if container.sandbox_id == sandbox] if sandbox else found
 
     async def _info(self, container: Container) -> dict[str, str]:
         """For people: process, snapshot, configuration and the whole specification."""
@@ -113,10 +114,11 @@ def _reason(container: Container) -> str:
 
 
 def _listed(container: Container) -> bytes:
-    if container.listed[0] != container.state:
-        answer = cri_pb2.ListContainersResponse(containers=[_item(container)])
-        container.listed = (container.state, answer.SerializeToString())
-    return container.listed[1]
+    state, answer = container.listed
+    if state != container.state:
+        answer = cri_pb2.ListContainersResponse(containers=[_item(container)]).SerializeToString()
+        container.listed = (container.state, answer)
+    return answer
 
 
 def _item(container: Container) -> cri_pb2.Container:

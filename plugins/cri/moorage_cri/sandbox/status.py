@@ -37,13 +37,13 @@ class PodSandboxStatus:
 
     def listed(self, wanted: cri_pb2.PodSandboxFilter) -> list[bytes]:
         """An answer for each of the pods that a filter means; joined, they are the answer for all."""
-        return [
-            _listed(sandbox, state)
-            for sandbox in self._candidates(wanted.id)
-            for state in (_state(self._cri, sandbox),)
-            if (not wanted.HasField("state") or wanted.state.state == state)
-            and matches(sandbox.config.labels, wanted.label_selector)
-        ]
+        found = self._candidates(wanted.id)
+        if wanted.label_selector:
+            found = [sandbox for sandbox in found if matches(sandbox.config.labels, wanted.label_selector)]
+        states = [(sandbox, _state(self._cri, sandbox)) for sandbox in found]
+        if wanted.HasField("state"):
+            states = [(sandbox, state) for sandbox, state in states if state == wanted.state.state]
+        return [_listed(sandbox, state) for sandbox, state in states]
 
     def _candidates(self, id: str) -> list[Sandbox]:
         if not id:

@@ -30,8 +30,9 @@ class Execution:
     async def run(self, streams: RemoteStreams) -> int:
         """Run it to its end, and until all that it wrote has been sent; returns its exit code."""
         cri, wanted = self._cri, self._wanted
-        id = running_container(cri, self._container_id).id
-        process = await process_spec(cri, id, self._command, terminal=wanted.tty)
+        container = running_container(cri, self._container_id)
+        process = await process_spec(cri, container, self._command, terminal=wanted.tty)
+        id = container.id
         fifos = Fifos(exec_folder(cri, id, self._exec_id))
         try:
             fifos.open(stdin=wanted.stdin, stdout=wanted.stdout, stderr=wanted.stderr, terminal=wanted.tty)
