@@ -55,6 +55,8 @@ MNT_DETACH = 2
 MNT_EXPIRE = 4
 UMOUNT_NOFOLLOW = 8
 
+_SYNC_FILE_RANGE_WRITE = 2
+
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
@@ -299,6 +301,12 @@ def renameat2(
 def syncfs(fd: int) -> None:
     """Write all of the file system that `fd` lies on to disk; since Linux 5.8 an earlier write error is reported here."""
     if _libc.syncfs(fd) != 0:
+        raise _error()
+
+
+def start_writeback(fd: int) -> None:
+    """Have the kernel begin to write what is dirty of a file to disk, and wait for none of it: sync_file_range(2)."""
+    if _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE)) != 0:
         raise _error()
 
 

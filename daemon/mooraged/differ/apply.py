@@ -6,7 +6,8 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,8 @@ class Applying:
 
     def run(self) -> Applied:
         """Extract the layer. `TarError`, `OSError`; what was extracted by then stays."""
-        extraction = _Extraction(self._request)
+        folder = layer_folder(self._request.mounts)
+        extraction = _Building(self._request, folder) if folder else _Unpacking(self._request)
         extraction.start()
         digest = hashlib.sha256()
         try:
@@ -70,7 +72,7 @@ class Applying:
         return Applied(f"sha256:{digest.hexdigest()}", self.size, extraction.incomplete)
 
 
-class _Extraction(threading.Thread):
+class _Extraction(threading.Thread, ABC):
     """The thread that reads the archive and makes its files. Buffers go to it filled, and come back to be filled again:
     few and small, so that they stay in the processor's cache, and memory is bounded."""
 
@@ -84,6 +86,10 @@ class _Extraction(threading.Thread):
             self._free.put(memoryview(bytearray(_BUFFER_SIZE)))
         self._complete = False
         self._error: BaseException | None = None
+
+    @abstractmethod
+    def _extract(self) -> None:
+        """Take the archive."""
 
     def free(self) -> memoryview | None:
         """A buffer to fill; None when the extraction has failed and wants no more."""
@@ -106,59 +112,78 @@ class _Extraction(threading.Thread):
 
     def run(self) -> None:
         try:
-            folder = layer_folder(self._request.mounts)
-            if folder:
-                self._build(folder)
-            else:
-                self._unpack()
+            self._extract()
         except BaseException as error:  # noqa: BLE001 (raised again by stop, in the thread that waits)
             self._error = error
         finally:
             self._free.put(None)
 
-    def _unpack(self) -> None:
-        request = self._request
-        with target(request.mounts, request.scratch, apart=request.apart) as place:
-            extractor = Extractor(place.root, place.whiteouts, request.limits, place.lower, apart=request.apart)
-            self._extract(extractor, place.root)
-            if request.sync:
-                _sync(place.root)
-
-    def _build(self, folder: str) -> None:
-        """The snapshot takes its layer as an image."""
-        request, (mount,) = self._request, self._request.mounts
-        upper, lower = overlay_option(mount, "upperdir"), overlay_option(mount, "lowerdir")
-        with new_image(folder) as fd:
-            sink = ImageSink(fd, upper or mount.source, request.limits, lower.split(":") if lower else ())
-            self._extract(sink, folder, sink.append)
-            if request.sync:
-                os.fsync(fd)
-            if self._complete:
-                keep_image(fd, folder)
-
-    def _extract(self, sink: Sink[Any], folder: str, append: Callable[[memoryview], None] | None = None) -> None:
-        """Have `sink`, which fills `folder`, take the archive, and `append` its bytes."""
+    def _feed(self, sink: Sink[Any], settling: Settling) -> None:
+        """Have `sink` take the archive."""
+        reader = Reader()
+        take = sink.take
         try:
-            with Settling(folder, wanted=self._request.settle) as settling:
-                self._feed(sink, settling, append)
+            while (filled := self._filled.get()) is not None:
+                buffer, count = filled
+                for event in reader.receive(buffer[:count]):
+                    take(event)
+                self._free.put(buffer)
+                settling.passed(count)
+            if self._complete:
+                reader.finish()
+                sink.finish()
         finally:
             sink.close()
         self.incomplete = sink.incomplete
 
-    def _feed(self, sink: Sink[Any], settling: Settling, append: Callable[[memoryview], None] | None) -> None:
-        reader = Reader()
-        take = sink.take
-        while (filled := self._filled.get()) is not None:
-            buffer, count = filled
-            if append is not None:
-                append(buffer[:count])
-            for event in reader.receive(buffer[:count]):
-                take(event)
-            self._free.put(buffer)
-            settling.passed(count)
+
+class _Unpacking(_Extraction):
+    """The snapshot takes its layer as files."""
+
+    def _extract(self) -> None:
+        request = self._request
+        with target(request.mounts, request.scratch, apart=request.apart) as place:
+            extractor = Extractor(place.root, place.whiteouts, request.limits, place.lower, apart=request.apart)
+            with Settling(place.root, wanted=request.settle) as settling:
+                self._feed(extractor, settling)
+            if request.sync:
+                _sync(place.root)
+
+
+class _Building(_Extraction):
+    """The snapshot, with its files in `folder`, takes its layer as an image.
+
+    The bytes of the archive are written to the image by the thread that hands them over: it has time, and this one reads.
+    """
+
+    def __init__(self, request: Apply, folder: str) -> None:
+        super().__init__(request)
+        self._folder = folder
+        self._image = ExitStack()
+        with ExitStack() as opening:
+            self._fd = opening.enter_context(new_image(folder))
+            (mount,) = request.mounts
+            upper, lower = overlay_option(mount, "upperdir"), overlay_option(mount, "lowerdir")
+            below = lower.split(":") if lower else ()
+            self._sink = ImageSink(self._fd, upper or mount.source, request.limits, below)
+            self._image = opening.pop_all()
+
+    def put(self, buffer: memoryview, count: int) -> None:
+        self._sink.append(buffer[:count])
+        super().put(buffer, count)
+
+    def stop(self) -> None:
+        # Closed here, where nothing is written any more.
+        with self._image:
+            super().stop()
+
+    def _extract(self) -> None:
+        with Settling(self._folder, file=self._fd, wanted=self._request.settle) as settling:
+            self._feed(self._sink, settling)
+        if self._request.sync:
+            os.fsync(self._fd)
         if self._complete:
-            reader.finish()
-            sink.finish()
+            keep_image(self._fd, self._folder)
 
 
 def _sync(root: str) -> None:

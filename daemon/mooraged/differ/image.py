@@ -64,7 +64,7 @@ class ImageSink(Sink[Node]):
         self._memory = 0
 
     def append(self, data: memoryview) -> None:
-        """The next bytes of the archive."""
+        """The next bytes of the archive. May be called in another thread than the rest, before `finish`."""
         self._writer.append(data)
 
     def finish(self) -> None:

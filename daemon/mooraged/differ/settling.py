@@ -15,10 +15,13 @@ STEP = 16 << 20
 
 
 class Settling:
-    """Syncs the file system of `folder`, again and again, in a thread of its own. `wanted` False: nothing happens."""
+    """Syncs the file system of `folder`, again and again, in a thread of its own. Where all goes into one file, `file` is its
+    descriptor: that alone is written back, and not waited for, since a sync holds up who writes to the same file. `wanted`
+    False: nothing happens."""
 
-    def __init__(self, folder: str, *, wanted: bool = True) -> None:
+    def __init__(self, folder: str, *, file: int = -1, wanted: bool = True) -> None:
         self._folder = folder
+        self._file = file
         self._wanted = wanted
         self._passed = 0
         self._due = threading.Event()
@@ -52,11 +55,15 @@ class Settling:
 
     def _run(self) -> None:
         try:
-            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            whole = self._file < 0
+            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if whole else os.dup(self._file)
             try:
                 while self._due.wait() and not self._ended:
                     self._due.clear()
-                    syscalls.syncfs(fd)
+                    if whole:
+                        syscalls.syncfs(fd)
+                    else:
+                        syscalls.start_writeback(fd)
             finally:
                 os.close(fd)
         except OSError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,24 @@ def test_an_error_of_the_disk_is_not_lost(disk: Disk, tmp_path: Path) -> None:
 def test_what_failed_first_has_the_word(disk: Disk, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no archive"):
         fail(disk, tmp_path, ValueError("no archive"))
+
+
+def test_one_file_is_written_back_alone(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    with (tmp_path / "image").open("wb") as file:
+        monkeypatch.setattr(syscalls, "start_writeback", lambda fd: written.append(os.readlink(f"/proc/self/fd/{fd}")))
+        with Settling(str(tmp_path), file=file.fileno()) as settling:
+            settling.passed(STEP)
+            deadline = time.monotonic() + PATIENCE
+            while not written and time.monotonic() < deadline:
+                time.sleep(0.01)
+    assert written == [str(tmp_path / "image")]
+    assert disk.syncs == 0
+
+
+def test_writeback_begins_in_the_kernel(tmp_path: Path) -> None:
+    with (tmp_path / "image").open("wb", buffering=0) as file:
+        file.write(b"text")
+        syscalls.start_writeback(file.fileno())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        syscalls.start_writeback(-1)
