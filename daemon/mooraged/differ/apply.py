@@ -18,6 +18,7 @@ from mooraged.differ.extract import Extractor
 from mooraged.differ.growing import GrowingFile, Growth
 from mooraged.differ.image import ImageSink
 from mooraged.differ.messages import Apply
+from mooraged.differ.passing import Passing
 from mooraged.differ.settling import Settling
 from mooraged.differ.sink import Sink
 from mooraged.differ.tar.events import LimitError
@@ -56,7 +57,8 @@ class Applying:
             with open(self._request.path, "rb", buffering=0) as file:
                 size = self._request.size
                 ceiling = self._request.limits.ceiling(size)
-                source = Decompressor(GrowingFile(file, size, self._growth) if self._request.grows else file)
+                blob = GrowingFile(file, size, self._growth) if self._request.grows else file
+                source = Decompressor(Passing(blob, file.fileno()))
                 while (buffer := extraction.free()) is not None:
                     count = source.readinto(buffer)
                     if not count:

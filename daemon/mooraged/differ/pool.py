@@ -22,13 +22,14 @@ _STOP_PATIENCE = 2.0
 
 
 class WorkerPool:
-    """At most `size` worker processes, started when they are needed and kept. Thread-safe.
+    """At most `size` worker processes, started when they are needed, and one ahead, and kept. Thread-safe.
 
     A process is started afresh, not forked: the daemon has threads, and locks that a fork would copy as they are. A
     caller waits while all are busy. A worker that dies takes its request with it, and nothing else.
     """
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._free = threading.Semaphore(size)
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
@@ -83,15 +84,21 @@ class WorkerPool:
         with self._lock:
             if self._stopped:
                 raise Cancelled("the daemon is stopping")
-            while self._idle:
-                worker = self._idle.pop()
-                if worker.alive:
-                    self._busy.add(worker)
-                    return worker
-                worker.release()
-            worker = _Worker()
+            worker = self._idle_worker() or _Worker()
             self._busy.add(worker)
+            if not self._idle and len(self._busy) < self._size:
+                # One ahead: layers come in numbers, and a process takes a while until it can work.
+                with suppress(Unavailable):
+                    self._idle.append(_Worker())
             return worker
+
+    def _idle_worker(self) -> _Worker | None:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.alive:
+                return worker
+            worker.release()
+        return None
 
     def _give_back(self, worker: _Worker, healthy: bool) -> None:
         with self._lock:

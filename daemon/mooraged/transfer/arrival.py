@@ -16,7 +16,6 @@ SOON = 3.0
 as far as can be told."""
 STALLED = 5.0
 """Seconds without a new byte after which an extraction gives its place to others, and begins again when all is there."""
-_CHECK = 0.02
 
 
 class Arrival:
@@ -30,6 +29,7 @@ class Arrival:
         self._clock = clock
         self._lock = threading.Lock()
         self._told: Callable[[int], None] | None = None
+        self._grown = asyncio.Event()
         self._fd = -1
         self._there = 0
         self._begun_with = 0
@@ -58,13 +58,19 @@ class Arrival:
             self._grown_at = self._clock()
             if self._told is not None and not self.torn:
                 self._told(there)
+        self._grown.set()
 
     async def soon(self, fetching: asyncio.Future[None]) -> bool:
         """Wait until the rest will come within `SOON` (true), or the fetch has ended (false)."""
         while not fetching.done():
             if self._is_near():
                 return True
-            await asyncio.wait([fetching], timeout=_CHECK)
+            self._grown.clear()
+            grown = asyncio.create_task(self._grown.wait())
+            try:
+                await asyncio.wait([fetching, grown], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                grown.cancel()
         return False
 
     def close(self) -> None:
