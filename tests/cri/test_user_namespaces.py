@@ -239,6 +239,7 @@ def test_terminals_and_standard_input(cri: CriClient, busybox: str, logs: Path, 
     script = "tty; stat -c %u $(tty); read line; echo got $line"
     wanted = container_config(busybox, "sh", "-c", script, log_path="0.log", tty=True, stdin=True)
     container = cri.start(pod, config, wanted)
+    wait_until(lambda: (logs / "0.log").read_text().count("\n") >= 2, "it waits for a line, which the terminal echoes")
     with cri.attach(container, stdin=True, tty=True) as attached:
         attached.write(b"it\n")
         wait_until(lambda: "got it" in (logs / "0.log").read_text(), "the line came through")

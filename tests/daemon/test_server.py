@@ -328,7 +328,7 @@ def test_what_a_grpc_plugin_may_be() -> None:
 
 
 def test_version_answers_fast(channel: grpc.Channel) -> None:
-    """The floor of Python's gRPC is near 0.6 ms here; the daemon's own part must stay small."""
+    """With a client in Python, a call takes a quarter of a millisecond on a quiet machine."""
     times: list[float] = []
     for _ in range(500):
         before = time.perf_counter()

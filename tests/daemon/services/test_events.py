@@ -15,8 +15,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from moorage_api.events import EventBus
 from moorage_api.plugin import PluginType
-from moorage_api.rpc import Service
+from moorage_api.rpc import NAMESPACE_HEADER, Service
 from moorage_api.wire import containers_pb2, events_pb2, events_types_pb2, types_pb2
+from moorage_api.wire.events_pb2_grpc import EventsStub
 from mooraged.graph import Graph
 from support.terminal import wait_until
 
@@ -108,6 +109,25 @@ def test_forwarded_events_keep_their_time_and_their_namespace(client: Client, ot
         assert failure(lambda wrong=wrong: forward(nobody, **wrong))[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_headers_ask_for_what_is_past_and_for_an_end(client: Client, other: Client) -> None:
+    def told(**bounds: str) -> list[str]:
+        request = events_pb2.SubscribeRequest()
+        metadata = [(NAMESPACE_HEADER, client.namespace), *((f"moorage-events-{key}", bounds[key]) for key in bounds)]
+        return [e.topic for e in EventsStub(client._channel).Subscribe(request, metadata=metadata)]
+
+    start = time.time_ns()
+    publish(client, "/first")
+    publish(other, "/elsewhere")
+    middle = time.time_ns()
+    publish(client, "/second")
+    assert told(since=str(start), until=str(time.time_ns())) == ["/first", "/second"]
+    assert told(since=str(middle), until="0") == []
+    assert told(since=str(start), until=str(middle)) == ["/first"]
+    assert told(until=str(time.time_ns() + 50_000_000)) == []
+    for wrong in ("soon", "-1", "9" * 20):
+        assert failure(lambda wrong=wrong: told(until=wrong))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_a_subscriber_that_does_not_read_is_cut_off(client: Client, stores: tuple[Graph, Sequence[Service]]) -> None:
     stream = client.events.Subscribe(events_pb2.SubscribeRequest())
     publisher = threading.Thread(target=flood, args=(stores[0].require(PluginType.EVENT), client.namespace))
@@ -121,8 +141,8 @@ def test_a_subscriber_that_does_not_read_is_cut_off(client: Client, stores: tupl
 
 
 def flood(bus: EventBus, namespace: str) -> None:
-    """A second of single events at first, for whoever is about to listen; then more than any queue holds."""
-    event = events_types_pb2.TaskOOM(container_id="x" * 1000)
+    """A second of single events at first, for whoever is about to listen; then more than windows and queue hold."""
+    event = events_types_pb2.TaskOOM(container_id="x" * 10_000)
     for _ in range(100):
         bus.publish(namespace, "/tasks/oom", event)
         time.sleep(0.01)

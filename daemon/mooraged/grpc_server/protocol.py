@@ -1,0 +1,112 @@
+"""A connection's socket, on asyncio's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from mooraged.grpc_server.application import Application
+from mooraged.grpc_server.connection import Connection
+from mooraged.grpc_server.failures import ErrorCode
+
+logger = logging.getLogger(__name__)
+
+# The transport keeps this much before a client counts as one that does not read. Then nothing is sent to it but what HTTP/2
+# itself answers; and beyond the second mark nothing is read of it either, so that this has its bound, too.
+_UNREAD_MAX = 256 << 10
+_ANSWERS_MAX = 2 << 20
+# How long a client may take to say its first words, and to read the last ones. Seconds.
+_PREFACE = 60.0
+_LAST_WORDS = 5.0
+# What is written soon is written at once beyond this many bytes.
+_SOON_MAX = 64 << 10
+
+
+class GrpcProtocol(asyncio.BufferedProtocol):
+    """Moves bytes between a transport and a `Connection`, whose `Output` it is."""
+
+    def __init__(self, application: Application, buffer: memoryview, gone: Callable[[GrpcProtocol], None]) -> None:
+        """`buffer` takes what is received. All connections of a loop may share it: it is done with before the loop looks at
+        another one."""
+        self.paused = False
+        self.connection = Connection(self, application)
+        self._buffer = buffer
+        self._gone = gone
+        self._soon: list[bytes] = []
+        self._soon_size = 0
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_UNREAD_MAX)
+        self._timer = self._loop.call_later(_PREFACE, self._expect_preface)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            self.connection.receive(self._buffer[:nbytes])
+        except Exception:
+            logger.exception("a connection failed unexpectedly")
+            self.connection.fail(ErrorCode.INTERNAL_ERROR, "internal error")
+        if self.paused and self._transport.get_write_buffer_size() > _ANSWERS_MAX:
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._transport.resume_reading()
+        self.connection.sender.pump()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._soon.clear()
+        self.connection.lost()
+        self._gone(self)
+
+    # The connection's side.
+
+    def write(self, data: bytes) -> None:
+        if self._soon:
+            self._soon.append(data)
+            self._flush()
+        else:
+            self._transport.write(data)
+
+    def write_soon(self, data: bytes) -> None:
+        if not self._soon:
+            self._loop.call_soon(self._flush)
+        self._soon.append(data)
+        self._soon_size += len(data)
+        if self._soon_size > _SOON_MAX:
+            self._flush()
+
+    def close(self) -> None:
+        """Close once everything is sent, or when the client has not read it in time."""
+        self._flush()
+        self._transport.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_LAST_WORDS, self.abort)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        soon, self._soon, self._soon_size = self._soon, [], 0
+        if soon:
+            self._transport.write(b"".join(soon))
+
+    def _expect_preface(self) -> None:
+        if not self.connection.opened:
+            self.connection.fail(ErrorCode.SETTINGS_TIMEOUT, "the client says nothing")
