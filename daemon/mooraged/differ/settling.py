@@ -10,8 +10,12 @@ from typing import Self
 
 from moorage_api.linux import syscalls
 
-STEP = 16 << 20
-"""Bytes of a layer after which a sync begins, if none is under way; smaller layers are left to the last one."""
+STEP = 64 << 20
+"""Bytes of a layer after which a sync of the file system begins, if none is under way; smaller layers are left to the sync
+before their commit. Each makes the journal be written, and files cannot be made meanwhile: with a quarter of it, ten layers of
+50 MB took a fifth more of the processors."""
+FILE_STEP = 16 << 20
+"""The same for one file, which is written back without any of that."""
 
 
 class Settling:
@@ -23,6 +27,7 @@ class Settling:
         self._folder = folder
         self._file = file
         self._wanted = wanted
+        self._step = STEP if file < 0 else FILE_STEP
         self._passed = 0
         self._due = threading.Event()
         self._ended = False
@@ -32,7 +37,7 @@ class Settling:
     def passed(self, count: int) -> None:
         """So many bytes of the layer are extracted."""
         self._passed += count
-        if self._passed >= STEP and self._wanted:
+        if self._passed >= self._step and self._wanted:
             self._passed = 0
             self._due.set()
             if self._thread is None:
