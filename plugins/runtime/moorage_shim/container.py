@@ -12,7 +12,7 @@ from moorage_api.errors import AlreadyExists, DeadlineExceeded, FailedPreconditi
 from moorage_api.mounts import Mount
 from moorage_api.runtime import Status, Stdio
 from moorage_api.wire import events_types_pb2 as events
-from moorage_shim import cgroups, idmounts, log, records, shortcuts, spec
+from moorage_shim import cgroups, idmounts, log, records, scratch, shortcuts, spec
 from moorage_shim.cgroups import Cgroup
 from moorage_shim.launching import Host, LaunchRequest, launch_process
 from moorage_shim.loop import Future, Lock
@@ -228,7 +228,7 @@ class Container:
                 idmounts.detach(self.bundle)
 
         request = LaunchRequest(
-            self.id, self.bundle, os.path.join(self.bundle, "init.pid"), lambda: spec.adjust_bundle(self.bundle)
+            self.id, self.bundle, scratch.path(self.bundle, "init.pid"), lambda: spec.adjust_bundle(self.bundle)
         )
         step = run_mapped if idmounts.wanted(self.bundle) else run
         future = await launch_process(self.host, self.init, request, step, self.plan.owner)
@@ -260,8 +260,8 @@ class Container:
             raise FailedPrecondition(f"the first process of container {self.id} is not running")
         if process.exec_id not in self._specs:
             raise FailedPrecondition(f"process {process.exec_id} is being started")
-        path = os.path.join(self.bundle, f".exec-{process.exec_id}.json")
-        pid_file = os.path.join(self.bundle, f".exec-{process.exec_id}.pid")
+        path = scratch.path(self.bundle, f".exec-{process.exec_id}.json")
+        pid_file = scratch.path(self.bundle, f".exec-{process.exec_id}.pid")
         process_spec = self._specs.pop(process.exec_id)
         request = LaunchRequest(
             self.id,
@@ -286,9 +286,8 @@ class Container:
             self._specs[process.exec_id] = process_spec
             raise
         finally:
-            for name in (path, pid_file):
-                with suppress(FileNotFoundError):
-                    os.unlink(name)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     async def _follow(self, process: Process, future: Future[Ended]) -> None:
         """Wait for a process's end and report it: first on disk, then, when its output is safe, to everybody."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
@@ -79,7 +80,7 @@ async def launch_process(
     finally:
         if console is not None:
             console.close()
-        if os.path.exists(request.pid_file) and process.exec_id:
+        with suppress(FileNotFoundError):
             os.unlink(request.pid_file)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from moorage_api.errors import Internal
-from moorage_shim import sealed
+from moorage_shim import scratch, sealed
 from moorage_shim.keeper import EXIT, HANDED, HEAD, HELD, MAX_FDS, OVER, PIECE, SPAWN, SPAWNED
 from moorage_shim.loop import READ, Future, Loop
 from moorage_shim.processes import Child, Ended, Reaper, exit_status
@@ -102,7 +102,8 @@ class KeeperLink:
 
     def rest(self, state: bytes) -> None:
         """Give all to the keeper and end; returns when that is not possible."""
-        own = {self._channel.fileno(), self._loop.fd, *self._reaper.fds, *sealed.descriptors()}
+        own = {self._channel.fileno(), self._loop.fd, *self._reaper.fds}
+        own |= sealed.descriptors() | scratch.descriptors()
         fds = [fd for fd in sorted(open_fds()) if fd and fd not in own]
         if len(fds) > MAX_FDS or max(fds) >= FIRST_OWN or len(state) > _STATE_MAX:
             return

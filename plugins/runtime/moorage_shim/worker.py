@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from moorage_api.errors import Code, MoorageError
 from moorage_api.linux import syscalls
-from moorage_shim import log, sealed
+from moorage_shim import log, scratch, sealed
 from moorage_shim.keeper import HELLO
 from moorage_shim.libc import fork
 from moorage_shim.rest import hand_over, move, receive
@@ -33,6 +33,7 @@ def fork_worker(fd: int) -> int:
         os.closerange(3, fd)
         os.closerange(fd + 1, _FD_MAX)
         sealed.forget()
+        scratch.forget()
         work(socket.socket(fileno=fd))
     return pid
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from moorage_api.linux import syscalls
-from moorage_shim import sealed
+from moorage_shim import scratch, sealed
 from moorage_shim.libc import fork
 from moorage_shim.worker import work
 from moorage_shim.zygote import ASK, TAKEN
@@ -50,6 +50,7 @@ def main() -> int:
 def _serve(requests: socket.socket) -> int:
     """Fork spares until nobody can ask any more."""
     copies = sealed.open_workshop()
+    scratch.open_workshop()
     while True:
         read, write = os.pipe()
         if fork() == 0:
