@@ -1,4 +1,4 @@
-"""Events: what happened, to whoever listens (`containerd.services.events.v1`). Replayed to nobody."""
+"""Events: what happened, to whoever listens (`containerd.services.events.v1`). Replayed to nobody who does not ask for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from typing import Protocol, runtime_checkable
 from google.protobuf.message import Message
 
 from moorage_api.types import TypedValue
+
+SINCE_HEADER = "moorage-events-since"
+"""A header of Subscribe, Unix nanoseconds: what is still kept of the events since then comes first."""
+UNTIL_HEADER = "moorage-events-until"
+"""A header of Subscribe, Unix nanoseconds: the stream ends then, at once where that is past."""
+HISTORY_EXPORT = "history"
+"""The export of an event bus that heeds the two: how many events it keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +50,9 @@ class EventBus(Protocol):
     def forward(self, envelope: Envelope) -> None:
         """Tell what happened elsewhere (a shim), with its own time. Errors as `publish`."""
 
-    def subscribe(self, filters: Sequence[str] = ()) -> Subscription:
-        """Events from the moment of this call that match any filter (fields: namespace, topic, event.FIELD).
+    def subscribe(self, filters: Sequence[str] = (), since: int | None = None) -> Subscription:
+        """Events from the moment of this call that match any filter (fields: namespace, topic, event.FIELD); before them,
+        with `since` (Unix nanoseconds), those of that time or later that are still kept.
 
         The subscription starts when this returns, not at the first `anext`; closing the iterator ends it.
         A reader that falls 4096 events behind gets `ResourceExhausted`.

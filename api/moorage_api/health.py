@@ -24,7 +24,7 @@ STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 _TYPE = "moorage.io/healthcheck"
 _FILE = "health.json"
 _SECOND = 1_000_000_000
-_INTERVAL, _TIMEOUT, _RETRIES = 30 * _SECOND, 30 * _SECOND, 3
+_INTERVAL, _TIMEOUT, _RETRIES, _START_INTERVAL = 30 * _SECOND, 30 * _SECOND, 3, 5 * _SECOND
 _KEPT = 5
 """Results in a report: as many as docker keeps."""
 
@@ -59,13 +59,21 @@ class Report(msgspec.Struct, frozen=True):
         status = UNHEALTHY if failing >= check.retries else self.status
         return Report(self.pid, self.started, status, failing, log)
 
+    def pause(self, check: Healthcheck, now: int) -> int:
+        """Nanoseconds until the next run. It comes sooner within the start period of a container that has not been healthy
+        yet (the same, `--start-interval`)."""
+        starting = self.status == STARTING and now < self.started + check.start_period
+        return check.start_interval if starting else check.interval
+
 
 def with_defaults(check: Healthcheck) -> Healthcheck:
     """The check with docker's own values where it has none."""
+    interval = check.interval or _INTERVAL
     return msgspec.structs.replace(
         check,
-        interval=check.interval or _INTERVAL,
+        interval=interval,
         timeout=check.timeout or _TIMEOUT,
+        start_interval=check.start_interval or min(interval, _START_INTERVAL),
         retries=check.retries or _RETRIES,
     )
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from moorage.session import Session, open_channel
+from moorage.session import Session, open_channel, to_its_end
 from moorage_api.errors import MoorageError, Unavailable
 
 if TYPE_CHECKING:
@@ -188,9 +188,10 @@ class Client:
         """
         expires = dt.datetime.now(dt.UTC) + dt.timedelta(hours=_LEASE_HOURS)
         id = f"moorage-{uuid.uuid4().hex}"
-        await self.leases.create(id, {"containerd.io/gc.expire": expires.strftime("%Y-%m-%dT%H:%M:%SZ")})
+        labels = {"containerd.io/gc.expire": expires.strftime("%Y-%m-%dT%H:%M:%SZ")}
         failed = True
         try:
+            await to_its_end(self.leases.create(id, labels))
             yield Client(self.session.bound(lease=id))
             failed = False
         finally:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from moorage.convert import from_descriptor, to_mount
+from moorage.dangling import dangling_name
 from moorage_api.errors import AlreadyExists, FailedPrecondition, NotFound
 from moorage_api.images import Image
 from moorage_api.mounts import Mount
@@ -61,7 +62,8 @@ async def changes(client: Client, container: ContainerHandle, media_type: str = 
 async def commit(client: Client, container: ContainerHandle, name: str, change: build.Change = build.Change()) -> Image:
     """Make an image of a container as it is now; a running one should be paused meanwhile.
 
-    `name` is normalised already; an image that has it gets the new content. `NotFound` where the container's own image
+    `name` is normalised already; an image that has it gets the new content; an empty one makes an image that is called by its
+    id. `NotFound` where the container's own image
     is gone, `FailedPrecondition` for a container that another client made.
     """
     async with client.leased() as leased:
@@ -87,7 +89,7 @@ def _merged(before: RunConfig, change: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def write_image(leased: Client, name: str, config: bytes, layers: Sequence[Descriptor]) -> Image:
-    """Store the documents of an image whose layers are there; it gets its name by `put_image`."""
+    """Store the documents of an image whose layers are there; it gets its name (empty: none) by `put_image`."""
     config_descriptor = build.describe(config, OCI_CONFIG)
     children = build.without_annotations(layers)
     document = build.manifest(config_descriptor, children)
@@ -95,7 +97,7 @@ async def write_image(leased: Client, name: str, config: bytes, layers: Sequence
     await leased.content.write(config)
     refs = [config_descriptor, *children]
     await leased.content.write(document, {f"{_GC_REF}.{n}": child.digest for n, child in enumerate(refs)})
-    return Image(name, Descriptor(target.media_type, target.digest, target.size))
+    return Image(name or dangling_name(target.digest), Descriptor(target.media_type, target.digest, target.size))
 
 
 async def put_image(leased: Client, image: Image) -> Image:

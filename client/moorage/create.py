@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from moorage import labels, names, volumes
 from moorage.container import ContainerHandle
@@ -17,6 +17,7 @@ from moorage.image_config import ResolvedImage
 from moorage.network.attach import prepare, share
 from moorage.options import EXTENSION, ContainerOptions, pack_options
 from moorage.rootfs import is_root, user_of_mounts
+from moorage.session import to_its_end
 from moorage.signals import signal_number
 from moorage.spec import build_spec, health_of
 from moorage.sweep import is_abandoned, sweep
@@ -31,8 +32,6 @@ from moorage_api.types import TypedValue
 
 if TYPE_CHECKING:
     from moorage.client import Client, Defaults
-
-T = TypeVar("T")
 
 _NAME_TRIES = 20
 LOG_FILE = "0.log"
@@ -192,20 +191,10 @@ async def _check_free(client: Client, name: str) -> None:
         )
 
 
-async def _to_its_end(call: Coroutine[Any, Any, T]) -> T:
-    """Wait for a call even when cancelled, which is then raised: what was half under way could not be taken back."""
-    task = asyncio.create_task(call, name="moorage create")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
-
-
 async def _store(client: Client, record: Container, options: ContainerOptions) -> Container:
     for tries in range(_NAME_TRIES):
         try:
-            return await _to_its_end(client.containers.create(record))
+            return await to_its_end(client.containers.create(record))
         except AlreadyExists:
             if options.name:
                 raise

@@ -46,20 +46,25 @@ async def find(client: Client, wanted: str) -> ContainerHandle:
 
 
 async def find_images(client: Client, wanted: str) -> list[Image]:
-    """The image of that name; or all names of the only image whose id is that, or begins so; or what another client
-    called exactly that. `NotFound`; `InvalidArgument` where several ids begin so."""
+    """The image of that name; or all names of the only image whose id, or digest, is that or begins so; or what another
+    client called exactly that. `NotFound`; `InvalidArgument` where several ids begin so."""
     with contextlib.suppress(NotFound, InvalidArgument):
         return [await client.images.get(parse(wanted).canonical)]
     prefix = wanted.removeprefix("sha256:")
     listed = [(image, await _id(client, image)) for image in await client.images.list()]
-    ids = {id for _, id in listed if _HEX.fullmatch(prefix) and id.startswith(prefix)}
-    if len(ids) > 1:
+    called = [pair for pair in listed if _HEX.fullmatch(prefix) and any(id.startswith(prefix) for id in _ids(*pair))]
+    if len({id or image.target.digest for image, id in called}) > 1:
         raise InvalidArgument(f"several images have ids that begin with {wanted}")
-    found = [image for image, id in listed if image.name == wanted or id in ids]
+    found = [image for image, id in listed if image.name == wanted or (image, id) in called]
     if not found:
         parse(wanted)
         raise NotFound(f"no such image: {wanted} (in the namespace {client.namespace!r})")
     return found
+
+
+def _ids(image: Image, id: str) -> tuple[str, str]:
+    """What an image without a name can be called by."""
+    return id, image.target.digest.partition(":")[2]
 
 
 async def _id(client: Client, image: Image) -> str:

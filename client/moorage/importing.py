@@ -34,7 +34,8 @@ async def import_rootfs(
 ) -> Image:
     """Make an image of the tar that `source` gives: plain, or compressed by gzip, bzip2, xz or zstd.
 
-    `name` is normalised already; an image that has it gets the new content. `InvalidArgument` for what is no such tar;
+    `name` is normalised already; an image that has it gets the new content; an empty one makes an image that is called by its
+    id. `InvalidArgument` for what is no such tar;
     then nothing stays.
     """
     async with client.leased() as leased:

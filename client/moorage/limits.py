@@ -49,9 +49,17 @@ def _cpu(options: ContainerOptions) -> dict[str, Any]:
     if options.cpus:
         if not 0.01 <= options.cpus <= (os.cpu_count() or 1):
             raise InvalidArgument(f"cpus is {options.cpus:g}: expected 0.01 to {os.cpu_count()}")
+        if options.cpu_period or options.cpu_quota:
+            raise InvalidArgument("cpus conflicts with cpu-period and cpu-quota")
         found |= {"quota": round(options.cpus * _CPU_PERIOD), "period": _CPU_PERIOD}
-    named = (("shares", options.cpu_shares), ("cpus", options.cpuset_cpus), ("mems", options.cpuset_mems))
-    return found | {name: value for name, value in named if value}
+    named = {
+        "shares": options.cpu_shares,
+        "cpus": options.cpuset_cpus,
+        "mems": options.cpuset_mems,
+        "period": options.cpu_period,
+        "quota": options.cpu_quota,
+    }
+    return found | {name: value for name, value in named.items() if value}
 
 
 def _ulimit(text: str) -> tuple[str, int, int]:

@@ -58,8 +58,9 @@ class ContainerOptions:
       this one joins; in it, it has the further names `network_aliases` and, if free, the `address`.
     - `publish`: ports of the host that lead to it; `extra_hosts`: `NAME:ADDRESS`; `dns`: name servers in place of the host's.
     - `pid`, `ipc`, `uts`: `host` to share that namespace with the host.
-    - `memory_swap`: memory and swap together, -1 without a limit; `cpus`: processors; `cpu_shares`: its weight, 1024 that of
-      others; `pids_limit`: processes and threads; `shm_size`: of /dev/shm (64 MiB); `ulimits`: `NAME=SOFT[:HARD]`.
+    - `memory_swap`: memory and swap together, -1 without a limit; `cpus`: processors, or by hand the microseconds
+      `cpu_quota` of each `cpu_period`; `cpu_shares`: its weight, 1024 that of others; `pids_limit`: processes and threads;
+      `shm_size`: of /dev/shm (64 MiB); `ulimits`: `NAME=SOFT[:HARD]`.
     - `seccomp`: whether there is a profile; `seccomp_profile`: docker's JSON of one in place of the default.
     - `anonymous_volumes`: the names that volumes without one were given.
     - `restart`: `no`, `always`, `unless-stopped` or `on-failure[:TIMES]`; `stop_timeout`: seconds before it is killed.
@@ -104,6 +105,8 @@ class ContainerOptions:
     memory_swap: int = 0
     memory_reservation: int = 0
     cpus: float = 0.0
+    cpu_period: int = 0
+    cpu_quota: int = 0
     cpu_shares: int = 0
     cpuset_cpus: str = ""
     cpuset_mems: str = ""

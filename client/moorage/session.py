@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
+T = TypeVar("T")
 
 DEADLINE = 60.0
 """Seconds that a unary call may take unless it says otherwise."""
@@ -55,6 +57,16 @@ def translate(error: grpc.RpcError) -> MoorageError:
     if details.startswith(_CLOSED):
         return Unavailable(GONE)
     return from_code(error.code().value[0], details)
+
+
+async def to_its_end(call: Coroutine[Any, Any, T]) -> T:
+    """Wait for a call even when cancelled, which is then raised: what is half under way could not be taken back."""
+    task = asyncio.create_task(call, name="moorage call")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @dataclass(frozen=True)
@@ -98,9 +110,12 @@ class Session:
         request: Request,
         *,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Response]:
-        """The responses of a server stream; closing the iterator cancels the call. Errors as `call`."""
-        call = method(request, metadata=self.metadata, timeout=timeout)
+        """The responses of a server stream, asked for with further `headers`; closing the iterator cancels the call. Errors
+        as `call`."""
+        metadata = grpc.aio.Metadata(*self.metadata, *(headers or {}).items())
+        call = method(request, metadata=metadata, timeout=timeout)
         try:
             async for response in call:
                 yield response

@@ -97,3 +97,19 @@ def test_what_a_slow_reader_has_not_read_is_not_removed(cli: Cli) -> None:
         assert reading.stdout.read().splitlines()[-1] == "100000"
         assert reading.wait(timeout=30) == 0
     wait_until(lambda: cli("ps", "-aq") == "", "it is removed")
+
+
+def test_only_the_streams_that_are_asked_for(cli: Cli) -> None:
+    script = ("sh", "-c", "cat; echo out; echo error >&2; exit 3")
+    shown = cli.call("run", "--rm", "-i", "-a", "stdin", "-a", "stderr", cli.image, *script, input="word\n")
+    assert (shown.returncode, shown.stdout, shown.stderr) == (3, "", "error\n")
+    id = cli("run", "-i", "-a", "stdin", "--name", "fed", cli.image, *script, input="word\n")
+    assert cli("ps", "-aq", "--no-trunc") == id
+    assert cli("wait", "fed") == "3\n"
+    logs = cli.call("logs", "fed")
+    assert (logs.stdout, logs.stderr) == ("word\nout\n", "error\n")
+    # One that ends without reading all.
+    assert len(cli("run", "--rm", "-i", "-a", "stdin", cli.image, "true", input="x" * 1_000_000).strip()) == 64
+    wait_until(lambda: cli("ps", "-aq", "--no-trunc") == id, "the daemon removes it")
+    refused = cli.call("run", "-d", "-a", "stdout", cli.image, "true")
+    assert (refused.returncode, "conflicting" in refused.stderr) == (125, True)

@@ -48,7 +48,7 @@ def test_a_check_that_takes_too_long_is_killed(cli: Cli) -> None:
 
 
 def test_failures_in_the_start_period_do_not_count(cli: Cli) -> None:
-    check = ("--health-cmd", "false", "--health-interval", "100ms", "--health-start-period", "1h")
+    check = ("--health-cmd", "false", "--health-start-interval", "100ms", "--health-start-period", "1h")
     cli("run", "-d", "--name", "young", *check, "--health-retries", "1", cli.image, "sleep", "1000")
     wait_until(lambda: len(report(cli, "young")["Log"]) == 5, "several failures")
     assert status(cli, "young").endswith("(health: starting)")

@@ -112,7 +112,8 @@ def test_images_are_saved_loaded_and_pushed(cli: Cli, registry: Registry, tmp_pa
 
 def test_what_is_not_used_is_pruned(cli: Cli) -> None:
     cli("create", "--name", "idle", cli.image, "true")
-    cli("volume", "create", "unused")
+    unused = cli("volume", "create").strip()
+    cli("volume", "create", "kept")
     table = cli("system", "df").splitlines()
     rows = ["TYPE", "Images", "Containers", "Local Volumes", "Leases", "Garbage"]
     assert [re.split(r"\s{2,}", line)[0] for line in table] == rows
@@ -120,8 +121,9 @@ def test_what_is_not_used_is_pruned(cli: Cli) -> None:
     assert cli("ps", "-aq") != "", done.stdout
     pruned = cli("system", "prune", "-f", "--volumes", "--all")
     assert f"Untagged: {cli.image}" in pruned
-    assert "unused" in pruned
-    assert (cli("ps", "-aq"), cli("images", "-q"), cli("volume", "ls", "-q")) == ("", "", "")
+    assert unused in pruned.split()
+    assert (cli("ps", "-aq"), cli("images", "-q"), cli("volume", "ls", "-q")) == ("", "", "kept\n")
+    assert cli("volume", "rm", "kept") == "kept\n"
 
 
 def test_credentials_are_kept_where_docker_keeps_them(
@@ -161,3 +163,35 @@ def test_a_tar_goes_into_a_container_and_out_of_it(cli: Cli, boat: str, tmp_path
     out = cli("cp", f"{boat}:/tmp/given", "-")
     with tarfile.open(fileobj=io.BytesIO(out.encode())) as archive:
         assert archive.getnames() == ["given"]
+
+
+def test_images_without_a_name(cli: Cli, boat: str) -> None:
+    cli("exec", boat, "sh", "-c", "echo changed > /file")
+    id = cli("commit", "-c", "CMD cat /file", boat).strip()
+    assert cli("run", "--rm", id) == "changed\n"
+    assert cli("images", "--format", "{{.Repository}} {{.Tag}}", "-f", "dangling=true") == "<none> <none>\n"
+    assert cli("inspect", "--format", "{{json .RepoTags}} {{.Id}}", id) == f"[] {id}\n"
+    using = cli("create", id).strip()
+    short = cli("ps", "-a", "--filter", f"id={using}", "--format", "{{.Image}}").strip()
+    assert cli("inspect", "--format", "{{.Id}}", short) == f"{id}\n"
+    assert cli("image", "prune", "-f") == ""
+    cli("rm", using)
+    assert re.fullmatch(r"Deleted: sha256:[0-9a-f]{64}\n", cli("image", "prune", "-f"))
+    again = cli("commit", boat).strip()
+    cli("tag", again, "named:1")
+    assert cli("images", "-q", "-f", "dangling=true") == ""
+    assert cli("rmi", again) == "Untagged: named:1\n"
+
+
+def test_links_are_followed_where_it_is_asked_for(cli: Cli, boat: str, tmp_path: Path) -> None:
+    cli("exec", boat, "sh", "-c", "echo inside > /file; ln -s file /link; ln -s link /second; ln -s round /round")
+    cli("cp", "-L", f"{boat}:/second", str(tmp_path))
+    assert (tmp_path / "second").read_text() == "inside\n"
+    assert not (tmp_path / "second").is_symlink()
+    (tmp_path / "outer").symlink_to(tmp_path / "second")
+    cli("cp", "-L", str(tmp_path / "outer"), f"{boat}:/tmp")
+    assert cli("exec", boat, "cat", "/tmp/outer") == "inside\n"
+    round = cli.call("cp", "-L", f"{boat}:/round", str(tmp_path))
+    assert (round.returncode, "too many links" in round.stderr) == (1, True)
+    sizes = json.loads(cli("inspect", "--size", boat))[0]
+    assert 0 < sizes["SizeRw"] < sizes["SizeRootFs"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from support.images import ImageSpec, push
 from support.registry import Registry
@@ -21,7 +22,10 @@ def test_volumes_outlive_containers_and_begin_with_what_the_image_has(cli: Cli) 
     used = cli.call("volume", "rm", "data")
     assert (used.returncode, "is used by" in used.stderr) == (1, True)
     assert cli("volume", "create", "other") == "other\n"
-    assert cli("volume", "prune", "-f") == "other\n"
+    assert cli("volume", "prune", "-f") == ""
+    assert cli("volume", "prune", "-f", "--all", "--filter", "label=kept") == ""
+    assert cli("volume", "prune", "-f", "--all", "--filter", "until=1h") == ""
+    assert cli("volume", "prune", "-f", "--all", "--filter", "label!=kept") == "other\n"
     cli("rm", "user")
     assert cli("volume", "rm", "data") == "data\n"
     assert cli("volume", "ls", "-q") == ""
@@ -50,3 +54,21 @@ def test_an_image_brings_its_volumes(cli: Cli, registry: Registry) -> None:
     assert (mount["Destination"], mount["Name"]) == ("/etc", cli("volume", "ls", "-q").strip())
     cli("rm", "-v", "own")
     assert cli("volume", "ls", "-q") == ""
+
+
+def test_a_container_has_the_volumes_of_another(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("host\n")
+    mounts = ("-v", "/own", "-v", "named:/named", "-v", f"{tmp_path}:/bound:ro")
+    cli("run", "--name", "holder", *mounts, cli.image, "sh", "-c", "echo own > /own/a; echo named > /named/a")
+    read = ("cat", "/own/a", "/named/a", "/bound/file")
+    assert cli("run", "--rm", "--volumes-from", "holder", cli.image, *read) == "own\nnamed\nhost\n"
+    refused = cli.call("run", "--rm", "--volumes-from", "holder:ro", cli.image, "touch", "/own/b")
+    assert "Read-only file system" in refused.stderr
+    instead = ("--tmpfs", "/own", "--volumes-from", "holder")
+    assert cli("run", "--rm", *instead, cli.image, "ls", "/own") == ""
+    for wrong, message in (("nobody", "no such container"), ("holder:xx", "invalid --volumes-from")):
+        done = cli.call("run", "--rm", "--volumes-from", wrong, cli.image, "true")
+        assert (done.returncode, message in done.stderr) == (125, True)
+    cli("rm", "-v", "holder")
+    assert cli("volume", "ls", "-q") == "named\n"
+    cli("volume", "rm", "named")

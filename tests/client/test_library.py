@@ -9,6 +9,8 @@ import pytest
 
 import moorage
 from moorage_api.errors import AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from moorage_api.types import TypedValue
+from moorage_api.wire import events_types_pb2
 from support.daemon import Daemon
 
 
@@ -140,3 +142,12 @@ async def test_events_and_namespaces(shared_daemon: Daemon, busybox: str) -> Non
         other = client.in_namespace("elsewhere")
         assert await other.images.list() == []
         assert {"listener"} <= set(await client.namespaces.list())
+
+
+@pytest.mark.parametrize(("type_url", "value"), [("somebody.Elses", b""), ("containerd.events.TaskExit", b"\xff")])
+def test_an_event_is_told_without_what_is_not_known_in_it(type_url: str, value: bytes) -> None:
+    event = events_types_pb2.ContainerCreate(id="c")
+    event.runtime.name = "io.containerd.other.v1"
+    event.runtime.options.type_url, event.runtime.options.value = type_url, value
+    told = moorage.decode_event(TypedValue("containerd.events.ContainerCreate", event.SerializeToString()))
+    assert told == {"id": "c", "runtime": {"name": "io.containerd.other.v1"}}

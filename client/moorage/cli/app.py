@@ -33,7 +33,7 @@ VERBS = {
     "cp": "copy:cp",
     "create": "run:create",
     "diff": "observe:diff",
-    "events": "system:events",
+    "events": "events:events",
     "exec": "execute:exec",
     "gc": "disk:gc",
     "explain-pull": "explain:explain_pull",

@@ -15,11 +15,14 @@ from moorage.cli.app import App, connected
 from moorage.cli.each import for_each
 from moorage.cli.errors import CommandError
 from moorage.cli.flags import limits, limits_of
+from moorage.cli.lifecycle import STOP_SECONDS, STOP_SIGNAL
 from moorage.cli.pairs import pairs
 from moorage.container import ContainerHandle
 from moorage.find import find
+from moorage.image_config import resolve
 from moorage.limits import set_limits
 from moorage.options import EXTENSION, ContainerOptions, options_of, pack_options
+from moorage.signals import signal_number
 from moorage_api import native
 from moorage_api.errors import FailedPrecondition, InvalidArgument
 from moorage_api.native import RestartPolicy, own_folder
@@ -61,14 +64,16 @@ async def unpause(app: App, containers: tuple[str, ...]) -> int:
 
 @click.command()
 @_CONTAINERS
-@click.option("-t", "--time", "timeout", type=float, default=None, help="Seconds to wait [10, or the container's own].")
+@STOP_SECONDS
+@STOP_SIGNAL
 @connected()
-async def restart(app: App, containers: tuple[str, ...], timeout: float | None) -> int:
+async def restart(app: App, containers: tuple[str, ...], timeout: float | None, name: str) -> int:
     """Stop containers where they run, and start them."""
+    signal = signal_number(name) if name else None
 
     async def one(wanted: str) -> None:
         handle = await find(app.client, wanted)
-        await handle.stop(timeout)
+        await handle.stop(timeout, signal)
         await handle.start()
 
     return await for_each(app, containers, one)
@@ -138,7 +143,7 @@ async def _update(app: App, handle: ContainerHandle, given: dict[str, Any]) -> N
 
 @click.command()
 @click.argument("container")
-@click.argument("reference", metavar="[REPOSITORY[:TAG]]")
+@click.argument("reference", metavar="[REPOSITORY[:TAG]]", default="")
 @click.option("-a", "--author", default="", help="Who made it.")
 @click.option("-m", "--message", default="", help="What was changed.")
 @click.option("-c", "--change", "instructions", multiple=True, help="CMD, ENTRYPOINT, ENV, LABEL, USER, WORKDIR.")
@@ -151,7 +156,7 @@ async def commit(
     from moorage.commit import commit as make
 
     handle = await find(app.client, container)
-    name = parse(reference).canonical
+    name = parse(reference).canonical if reference else ""
     options = options_of(handle.record)
     command = " ".join(options.args) if options else ""
     change = Change(created_by=command, author=author, comment=message, config=instructions_as_config(instructions))
@@ -163,7 +168,7 @@ async def commit(
     finally:
         if frozen:
             await app.client.tasks.resume(handle.id)
-    print((await app.client.image(image.name)).id)
+    print((await resolve(app.client.content, image)).id)
 
 
 def instructions_as_config(instructions: tuple[str, ...]) -> dict[str, Any]:

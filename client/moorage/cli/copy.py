@@ -16,14 +16,18 @@ from moorage.find import find
 from moorage.rootfs import open_inside, with_rootfs
 from moorage_api.errors import InvalidArgument
 
+_LINKS_MAX = 40
+"""As many links as the kernel follows."""
+
 
 @click.command()
 @click.argument("source")
 @click.argument("target")
 @click.option("-a", "--archive", is_flag=True, help="Keep owners.")
+@click.option("-L", "--follow-link", is_flag=True, help="Copy what the source leads to where it is a link.")
 @click.option("-q", "--quiet", is_flag=True, hidden=True)
 @connected()
-async def cp(app: App, source: str, target: str, archive: bool) -> None:
+async def cp(app: App, source: str, target: str, archive: bool, follow_link: bool) -> None:
     """Copy files: CONTAINER:PATH to the host, or the host's to CONTAINER:PATH; `-` on the host's side is a tar."""
     (outer, origin), (inner, place) = _split(source), _split(target)
     if bool(outer) == bool(inner):
@@ -31,9 +35,10 @@ async def cp(app: App, source: str, target: str, archive: bool) -> None:
     handle = await find(app.client, outer or inner)
     keep = "--preserve=all" if archive else "--preserve=mode,timestamps,links"
     if outer:
-        await _in_rootfs(app, handle, lambda root: _out(root, origin, place, keep))
+        await _in_rootfs(app, handle, lambda root: _out(root, origin, place, keep, follow=follow_link))
     else:
-        await _in_rootfs(app, handle, lambda root: _in(root, origin, place, keep))
+        links = "-H" if follow_link else "-P"
+        await _in_rootfs(app, handle, lambda root: _in(root, origin, place, ["cp", "-R", links, keep]))
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -54,8 +59,11 @@ async def _in_rootfs(app: App, handle: ContainerHandle, work: Callable[[str], No
     await asyncio.to_thread(with_rootfs, mounts, "copy files", work)
 
 
-def _out(root: str, path: str, target: str, keep: str) -> None:
-    folder, name = _parent(root, path)
+def _out(root: str, path: str, target: str, keep: str, *, follow: bool) -> None:
+    if follow and target != "-" and os.path.isdir(target):
+        # It keeps the name of the link.
+        target = os.path.join(target, os.path.basename(path))
+    folder, name = _parent(root, _followed(root, path) if follow else path)
     try:
         if target == "-":
             _run(["tar", "-C", f"/proc/self/fd/{folder}", "-cf", "-", "--", name], folder, path)
@@ -65,7 +73,7 @@ def _out(root: str, path: str, target: str, keep: str) -> None:
         os.close(folder)
 
 
-def _in(root: str, source: str, path: str, keep: str) -> None:
+def _in(root: str, source: str, path: str, command: list[str]) -> None:
     try:
         folder, name = open_inside(root, path, os.O_RDONLY | os.O_DIRECTORY), ""
     except OSError:
@@ -77,16 +85,25 @@ def _in(root: str, source: str, path: str, keep: str) -> None:
         if source == "-":
             _run(["tar", "-C", f"/proc/self/fd/{folder}", "-xpf", "-"], folder, path)
         elif name:
-            whole = ["cp", "-R", "-P", "-T", "--remove-destination", keep]
+            whole = [*command, "-T", "--remove-destination"]
             _run([*whole, "--", source, f"/proc/self/fd/{folder}/{name}"], folder, source)
         else:
-            _run(
-                ["cp", "-R", "-P", "--remove-destination", keep, "--", source, f"/proc/self/fd/{folder}/"],
-                folder,
-                source,
-            )
+            _run([*command, "--remove-destination", "--", source, f"/proc/self/fd/{folder}/"], folder, source)
     finally:
         os.close(folder)
+
+
+def _followed(root: str, path: str) -> str:
+    """Where the links that a path ends in lead inside the container."""
+    for _ in range(_LINKS_MAX):
+        folder, name = _parent(root, path)
+        try:
+            path = os.path.join(os.path.dirname(path.rstrip("/")), os.readlink(name, dir_fd=folder))
+        except OSError:
+            return path
+        finally:
+            os.close(folder)
+    raise CommandError(f"cannot open {path} in the container: too many links")
 
 
 def _parent(root: str, path: str) -> tuple[int, str]:

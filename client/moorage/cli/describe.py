@@ -177,6 +177,8 @@ def _resources(resources: dict[str, Any]) -> dict[str, Any]:
         "Memory": memory.get("limit", 0),
         "MemorySwap": memory.get("swap", 0),
         "MemoryReservation": memory.get("reservation", 0),
+        "CpuPeriod": period,
+        "CpuQuota": quota,
         "NanoCpus": quota * 10**9 // period if period else 0,
         "CpuShares": cpu.get("shares", 0),
         "CpusetCpus": cpu.get("cpus", ""),

@@ -29,6 +29,8 @@ _LIMITS: tuple[Callable[[Any], Any], ...] = (
     click.option("--cpuset-cpus", default="", metavar="LIST", help="The processors that it may use, as 0-2,4."),
     click.option("--cpuset-mems", default="", metavar="LIST", help="The memory nodes that it may use."),
     click.option("--cpus", type=float, default=0.0, help="Limit of processors, as 1.5."),
+    click.option("--cpu-period", type=int, default=0, help="Microseconds that --cpu-quota is of."),
+    click.option("--cpu-quota", type=int, default=0, help="Microseconds of each --cpu-period that it may run."),
     click.option("--pids-limit", type=int, default=0, help="Limit of processes and threads."),
 )
 
@@ -37,6 +39,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.argument("args", nargs=-1, metavar="[COMMAND [ARG...]]", type=click.UNPROCESSED),
     click.option("-i", "--interactive", is_flag=True, help="Give it the input."),
     click.option("-t", "--tty", is_flag=True, help="Give it a terminal."),
+    click.option(
+        "-a",
+        "--attach",
+        multiple=True,
+        type=click.Choice(["stdin", "stdout", "stderr"], case_sensitive=False),
+        help="Only this of its streams.",
+    ),
     click.option("--rm", is_flag=True, help="Remove it when it ends."),
     click.option("--name", default="", help="Its name; random unless given."),
     click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable."),
@@ -48,6 +57,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--mount", multiple=True, metavar="type=…,source=…,target=…", help="Mount a bind, a volume or a tmpfs."
     ),
     click.option("--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="A file system in memory."),
+    click.option(
+        "--volumes-from", multiple=True, metavar="CONTAINER[:ro]", help="Mount what another container has mounted, too."
+    ),
     click.option("--volume-driver", type=click.Choice(["local"]), default="local", hidden=True),
     click.option("-w", "--workdir", default="", help="Its working directory."),
     click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Who it runs as."),
@@ -95,6 +107,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--health-interval", default="", metavar="DURATION", help="Time between two checks [30s]."),
     click.option("--health-timeout", default="", metavar="DURATION", help="Time that a check may take [30s]."),
     click.option("--health-start-period", default="", metavar="DURATION", help="Time in which failures do not count."),
+    click.option("--health-start-interval", default="", metavar="DURATION", help="Time between two checks in it [5s]."),
     click.option("--health-retries", type=int, default=0, help="Failures in a row that make it unhealthy [3]."),
     click.option("--no-healthcheck", is_flag=True, help="No check, not even the image's."),
     click.option("--pull", type=click.Choice(["missing", "always", "never"]), default="missing", show_default=True),
@@ -204,7 +217,7 @@ def _mounts(flags: Mapping[str, Any]) -> list[Bind | Volume | Tmpfs]:
 
 def _health(flags: Mapping[str, Any]) -> Healthcheck | None:
     """The check that the flags ask for; None for the image's own. `InvalidArgument`."""
-    periods = {name: flags[f"health_{name}"] for name in ("interval", "timeout", "start_period")}
+    periods = {name: flags[f"health_{name}"] for name in ("interval", "timeout", "start_period", "start_interval")}
     said: dict[str, Any] = {name: parse_duration(text) for name, text in periods.items() if text}
     if flags["health_cmd"]:
         said["test"] = ("CMD-SHELL", flags["health_cmd"])
@@ -220,7 +233,7 @@ def _health(flags: Mapping[str, Any]) -> Healthcheck | None:
 def limits_of(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The limits that are given. `InvalidArgument`."""
     sizes = {name: _limit(flags[name]) for name in ("memory", "memory_swap", "memory_reservation") if flags[name]}
-    others = ("cpus", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids_limit")
+    others = ("cpus", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "pids_limit")
     return sizes | {name: flags[name] for name in others if flags[name]}
 
 

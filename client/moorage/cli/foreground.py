@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -20,19 +20,21 @@ from moorage.stdio import Fifos, Source, fd_sink, fd_source
 from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
+OUTPUTS = ("stdout", "stderr")
 _PROXIED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
 class Console:
     """How a process is attached: with the user's input (whose end is that of the process's, too, or not), on a terminal,
-    and by which keys it is left."""
+    by which keys it is left, and which of its streams are shown."""
 
     interactive: bool = False
     terminal: bool = False
     detach_keys: str = ""
     proxy_signals: bool = True
     closes_input: bool = True
+    shown: Collection[str] = OUTPUTS
 
     def check(self) -> None:
         """`CommandError` where a terminal is wanted for input that is none."""
@@ -70,7 +72,9 @@ async def attach(process: ProcessHandle, fifos: Fifos, console: Console, *, runn
         if console.terminal and os.isatty(_STDIN):
             stack.enter_context(raw(_STDIN))
         forwarder = stack.enter_context(_Forwarder(process, console))
-        streams = Streams(fd_sink(_STDOUT), fd_sink(_STDERR), source, console.closes_input)
+        stdout = fd_sink(_STDOUT) if "stdout" in console.shown else _discard
+        stderr = fd_sink(_STDERR) if "stderr" in console.shown else _discard
+        streams = Streams(stdout, stderr, source, console.closes_input)
         if running:
             work = process.join(fifos, streams, forwarder.redraw)
         else:
@@ -88,6 +92,33 @@ async def attach(process: ProcessHandle, fifos: Fifos, console: Console, *, runn
             for task in (talking, leaving):
                 task.cancel()
             await asyncio.gather(talking, leaving, return_exceptions=True)
+
+
+async def feed(process: ProcessHandle, fifos: Fifos) -> None:
+    """Start a created process and give it the user's input, to its end; what it writes is for its log alone."""
+    fed = asyncio.Event()
+
+    async def at_end() -> None:
+        await process.close_stdin()
+        fed.set()
+
+    fifos.read_into(_discard, _discard)
+    await process.start()
+    if not fifos.has_input:
+        return
+    fifos.write_from(fd_source(_STDIN), at_end)
+    # One that ends before it has read all will never take the rest.
+    waiting = [asyncio.create_task(work, name="moorage feed") for work in (fed.wait(), process.wait())]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _discard(data: bytes) -> None:
+    """Nobody wants to see it."""
 
 
 def _typed(keys: DetachKeys, detached: asyncio.Event) -> Source:

@@ -60,7 +60,7 @@ system = LazyGroup(
     "system",
     {
         "df": "disk:df",
-        "events": "system:events",
+        "events": "events:events",
         "gc": "disk:gc",
         "info": "system:info",
         "prune": "housekeeping:system_prune",

@@ -2,56 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from moorage.cli.app import App, connected
 from moorage.cli.each import confirmed
+from moorage.cli.filters import Pruned, prune_filter, pruned
+from moorage.cli.images import removed
 from moorage.container import ContainerHandle
+from moorage.dangling import is_dangling
+from moorage.image_config import resolve
 from moorage.state import State, state_of
 from moorage_api.containers import Container
 from moorage_api.errors import MoorageError
+from moorage_api.images import Image
 
 
 @click.command("prune")
+@prune_filter
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @connected()
-async def container_prune(app: App, force: bool) -> None:
+async def container_prune(app: App, force: bool, texts: tuple[str, ...]) -> None:
     """Remove all containers that do not run."""
+    fits = pruned(texts)
     if confirmed("This will remove all containers that do not run. Go on?", force=force):
-        await _prune_containers(app)
+        await _prune_containers(app, fits)
 
 
 @click.command("prune")
-@click.option(
-    "-a", "--all", is_flag=True, help="All that no container uses, not only those without a name of their own."
-)
+@click.option("-a", "--all", is_flag=True, help="All that no container uses, not only those without a name.")
+@prune_filter
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @connected()
-async def image_prune(app: App, all: bool, force: bool) -> None:
+async def image_prune(app: App, all: bool, force: bool, texts: tuple[str, ...]) -> None:
     """Remove images that nobody uses, and collect what they leave."""
-    which = "all images that no container uses" if all else "what images that are gone have left"
-    if confirmed(f"This will remove {which}. Go on?", force=force):
-        await _prune_images(app, all=all)
+    fits = pruned(texts)
+    which = "all images" if all else "all images without a name"
+    if confirmed(f"This will remove {which} that no container uses. Go on?", force=force):
+        await _prune_images(app, fits, all=all)
 
 
 @click.command("prune")
 @click.option("-a", "--all", is_flag=True, help="Also images that no container uses.")
-@click.option("--volumes", is_flag=True, help="Also volumes that no container uses.")
+@click.option("--volumes", is_flag=True, help="Also volumes without a name that no container uses.")
+@prune_filter
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @connected()
-async def system_prune(app: App, all: bool, volumes: bool, force: bool) -> None:
-    """Remove what is not used: containers that do not run, networks, and more if asked."""
-    what = ["containers that do not run", "networks", *(["volumes"] if volumes else []), *(["images"] if all else [])]
+async def system_prune(app: App, all: bool, volumes: bool, force: bool, texts: tuple[str, ...]) -> None:
+    """Remove what is not used: containers that do not run, networks, images without a name, and more if asked."""
+    fits = pruned(texts)
+    images = "images" if all else "images without a name"
+    what = ["containers that do not run", "networks", *(["volumes without a name"] if volumes else []), images]
     if not confirmed(f"This will remove all unused {', '.join(what)}. Go on?", force=force):
         return
     from moorage.cli.networks import prune_networks
     from moorage.cli.volumes import prune_volumes
 
-    await _prune_containers(app)
-    await prune_networks(app)
+    await _prune_containers(app, fits)
+    await prune_networks(app, fits)
     if volumes:
-        await prune_volumes(app)
-    await _prune_images(app, all=all)
+        await prune_volumes(app, fits)
+    await _prune_images(app, fits, all=all)
 
 
 async def _states(app: App) -> list[tuple[Container, State]]:
@@ -59,9 +71,9 @@ async def _states(app: App) -> list[tuple[Container, State]]:
     return [(record, state_of(record, tasks.get(record.id))) for record in await app.client.containers.list()]
 
 
-async def _prune_containers(app: App) -> None:
+async def _prune_containers(app: App, fits: Pruned) -> None:
     for record, state in await _states(app):
-        if not state.running:
+        if not state.running and fits(record.created_at, record.labels):
             try:
                 await ContainerHandle(app.client, record).remove()
                 print(record.id)
@@ -69,11 +81,20 @@ async def _prune_containers(app: App) -> None:
                 app.tell(error)
 
 
-async def _prune_images(app: App, *, all: bool) -> None:
-    """Without `all`, every image has a name and stays: what is left to collect has none."""
+async def _prune_images(app: App, fits: Pruned, *, all: bool) -> None:
+    """Without `all`, images that have a name stay."""
     users = {record.image for record in await app.client.containers.list()}
-    for image in await app.client.images.list() if all else ():
-        if image.name not in users:
+    for image in await app.client.images.list():
+        if image.name not in users and (all or is_dangling(image)) and fits(*await _age(app, image)):
             await app.client.images.delete(image.name)
-            print(f"Untagged: {image.name}")
+            print(removed(image))
     await app.client.collect()
+
+
+async def _age(app: App, image: Image) -> tuple[int, Mapping[str, str]]:
+    """When an image came here, and the labels that its maker gave it; none where its content is not all here."""
+    try:
+        found = await resolve(app.client.content, image)
+    except MoorageError:
+        return image.created_at, {}
+    return image.created_at, found.config.config.labels

@@ -21,6 +21,7 @@ from moorage.cli.progress import display
 from moorage.cli.references import familiar
 from moorage.cli.units import human_duration, human_size
 from moorage.client import Client
+from moorage.dangling import is_dangling
 from moorage.find import find_images
 from moorage.image_config import ResolvedImage, resolve
 from moorage_api.errors import FailedPrecondition, InvalidArgument, MoorageError, NotFound
@@ -115,16 +116,17 @@ class _Listed:
 async def images(app: App, repository: str, all: bool, texts: tuple[str, ...], digests: bool, no_trunc: bool) -> None:
     """List the images of the namespace."""
     wanted_by = filters(texts, ("reference", "label", "dangling"))
-    # Every image here has a name.
-    found = await app.client.images.list() if "true" not in wanted_by.get("dangling", ()) else []
+    found = await app.client.images.list()
+    if "dangling" in wanted_by:
+        found = [image for image in found if str(is_dangling(image)).lower() in wanted_by["dangling"]]
     for pattern in wanted_by.get("reference", ()):
         found = [image for image in found if _is_like(image.name, pattern)]
     if repository:
         wanted = references.parse_exact(repository)
         found = [image for image in found if _matches(image.name, wanted)]
     listed = await asyncio.gather(*(_look(app.client, image) for image in found))
-    tags = wanted_by.get("label", ())
-    listed = [entry for entry in listed if not tags or any(has_label(entry.labels, tag) for tag in tags)]
+    for tag in wanted_by.get("label", ()):
+        listed = [entry for entry in listed if has_label(entry.labels, tag)]
     rows = [_row(entry, no_trunc=no_trunc) for entry in sorted(listed, key=lambda entry: entry.created, reverse=True)]
     if app.quiet:
         for id in dict.fromkeys(row["ID"] for row in rows):
@@ -166,6 +168,8 @@ def _row(entry: _Listed, *, no_trunc: bool) -> dict[str, str]:
         reference = references.parse_exact(entry.image.name)
         short = references.Reference(reference.domain, reference.path)
         repository, tag = short.familiar, reference.tag or _NONE
+        if is_dangling(entry.image):
+            repository, tag = _NONE, _NONE
     except InvalidArgument:
         # A name that another client chose: shown as it is.
         pass
@@ -202,13 +206,18 @@ async def rmi(app: App, images: tuple[str, ...], force: bool) -> int:
                 if not force:
                     await _check_unused(app.client, image.name)
                 await app.client.images.delete(image.name, sync=True)
-                print(f"Untagged: {familiar(image.name)}")
+                print(removed(image))
         except MoorageError as error:
             if force and isinstance(error, NotFound):
                 continue
             failed = FAILURE
             app.tell(error)
     return failed
+
+
+def removed(image: Image) -> str:
+    """What the user is told of an image whose name is gone."""
+    return f"Deleted: {image.target.digest}" if is_dangling(image) else f"Untagged: {familiar(image.name)}"
 
 
 async def _check_unused(client: Client, name: str) -> None:

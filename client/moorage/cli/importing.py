@@ -14,6 +14,7 @@ from moorage.cli.app import App, connected
 from moorage.cli.archives import opened, reading
 from moorage.cli.change import instructions_as_config
 from moorage.cli.errors import CommandError
+from moorage.image_config import resolve
 from moorage.importing import import_rootfs
 from moorage.stdio import Source
 from moorage_api.oci.build import Change
@@ -27,7 +28,7 @@ _SECONDS = 60
 
 @click.command("import")
 @click.argument("source", metavar="FILE|URL|-")
-@click.argument("reference", metavar="REPOSITORY[:TAG]")
+@click.argument("reference", metavar="[REPOSITORY[:TAG]]", default="")
 @click.option("-c", "--change", "instructions", multiple=True, help="CMD, ENTRYPOINT, ENV, LABEL, USER, WORKDIR.")
 @click.option("-m", "--message", default="", help="What it is.")
 @click.option("--platform", default="", help="os/architecture[/variant]; this machine's unless given.")
@@ -36,13 +37,14 @@ async def import_(
     app: App, source: str, reference: str, instructions: tuple[str, ...], message: str, platform: str
 ) -> None:
     """Make an image of a root file system: a tar, plain or compressed."""
-    name = parse(reference).canonical
+    name = parse(reference).canonical if reference else ""
     change = Change(
         created_by="", comment=message or f"Imported from {source}", config=instructions_as_config(instructions)
     )
     async with _given(source) as data:
-        await import_rootfs(app.client, data, name, change, parse_platform(platform) if platform else None)
-    print((await app.client.image(name, parse_platform(platform) if platform else None)).id)
+        wanted = parse_platform(platform) if platform else None
+        image = await import_rootfs(app.client, data, name, change, wanted)
+    print((await resolve(app.client.content, image, wanted)).id)
 
 
 @contextlib.asynccontextmanager

@@ -10,28 +10,33 @@ import msgspec
 from moorage.cli.app import App, connected
 from moorage.cli.describe import describe_container
 from moorage.cli.each import describe_each
+from moorage.container import ContainerHandle
+from moorage.dangling import is_dangling
 from moorage.find import find
 from moorage.image_config import ResolvedImage
 from moorage_api.errors import InvalidArgument, NotFound
+from moorage_api.images import Image
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--type", "kind", type=click.Choice(["container", "image"]), default=None, help="Only of this kind.")
+@click.option("-s", "--size", is_flag=True, help="Also how much containers have written.")
 @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
-async def inspect(app: App, names: tuple[str, ...], kind: str | None) -> int:
+async def inspect(app: App, names: tuple[str, ...], kind: str | None, size: bool) -> int:
     """Show all that is known of containers or images."""
-    return await _show(app, names, kind)
+    return await _show(app, names, kind, size=size)
 
 
 def _of_one_kind(kind: str) -> click.Command:
     @click.command("inspect", help=f"Show all that is known of {kind}s.")
     @click.argument("names", nargs=-1, required=True, metavar="NAME...")
+    @click.option("-s", "--size", is_flag=True, hidden=kind != "container", help="Also how much they have written.")
     @click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
     @connected()
-    async def command(app: App, names: tuple[str, ...]) -> int:
-        return await _show(app, names, kind)
+    async def command(app: App, names: tuple[str, ...], size: bool) -> int:
+        return await _show(app, names, kind, size=size)
 
     return command
 
@@ -40,14 +45,16 @@ container_inspect = _of_one_kind("container")
 image_inspect = _of_one_kind("image")
 
 
-async def _show(app: App, names: tuple[str, ...], kind: str | None) -> int:
-    return await describe_each(app, names, lambda name: _inspect(app, name, kind))
+async def _show(app: App, names: tuple[str, ...], kind: str | None, *, size: bool) -> int:
+    return await describe_each(app, names, lambda name: _inspect(app, name, kind, size=size))
 
 
-async def _inspect(app: App, name: str, kind: str | None) -> dict[str, Any]:
+async def _inspect(app: App, name: str, kind: str | None, *, size: bool) -> dict[str, Any]:
     if kind != "image":
         try:
-            return await describe_container(app.client, await find(app.client, name))
+            handle = await find(app.client, name)
+            found = await describe_container(app.client, handle)
+            return {**found, **(await _sizes(app, handle) if size else {})}
         except NotFound:
             if kind == "container":
                 raise
@@ -59,12 +66,28 @@ async def _inspect(app: App, name: str, kind: str | None) -> dict[str, Any]:
         raise NotFound(f"no such container or image: {name} (in the namespace {app.client.namespace!r})") from error
 
 
+async def _sizes(app: App, handle: ContainerHandle) -> dict[str, int]:
+    """What it has written, and what it sees in all, in bytes."""
+    snapshots = app.client.snapshots(handle.record.snapshotter)
+    key, sizes = handle.record.snapshot_key, []
+    while key:
+        sizes.append((await snapshots.usage(key)).size)
+        key = (await snapshots.stat(key)).parent
+    return {"SizeRw": sizes[0], "SizeRootFs": sum(sizes)} if sizes else {}
+
+
+def _names(image: Image) -> dict[str, list[str]]:
+    if is_dangling(image):
+        return {"RepoTags": [], "RepoDigests": []}
+    repository = image.name.partition("@")[0].rpartition(":")[0]
+    return {"RepoTags": [image.name], "RepoDigests": [f"{repository}@{image.target.digest}"]}
+
+
 def _image(image: ResolvedImage) -> dict[str, Any]:
     config = image.config
     return {
         "Id": image.id,
-        "RepoTags": [image.image.name],
-        "RepoDigests": [f"{image.image.name.partition('@')[0].rpartition(':')[0]}@{image.image.target.digest}"],
+        **_names(image.image),
         "Created": config.created,
         "Author": config.author,
         "Architecture": config.architecture,

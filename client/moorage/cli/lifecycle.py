@@ -17,6 +17,10 @@ from moorage.find import find
 from moorage.signals import signal_number
 from moorage_api.errors import MoorageError, NotFound
 
+STOP_SECONDS = click.option(
+    "-t", "--timeout", "--time", type=float, default=None, help="Seconds to wait [10, or the container's own]."
+)
+STOP_SIGNAL = click.option("-s", "--signal", "name", default="", help="What to send in place of its stop signal.")
 _CONTAINERS = click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")
 
 
@@ -81,8 +85,8 @@ async def _ended(container: ContainerHandle) -> None:
 
 @click.command()
 @_CONTAINERS
-@click.option("-t", "--time", "timeout", type=float, default=None, help="Seconds to wait [10, or the container's own].")
-@click.option("-s", "--signal", "name", default="", help="What to send in place of its stop signal.")
+@STOP_SECONDS
+@STOP_SIGNAL
 @connected()
 async def stop(app: App, containers: tuple[str, ...], timeout: float | None, name: str) -> int:
     """Ask containers to end; kill those that do not within the time."""

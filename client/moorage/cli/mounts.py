@@ -1,13 +1,19 @@
-"""The forms in which docker's users ask for mounts: `-v`, `--mount`, `--tmpfs`."""
+"""The forms in which docker's users ask for mounts: `-v`, `--mount`, `--tmpfs`, `--volumes-from`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from moorage.options import Bind, Tmpfs, Volume
+from moorage.client import Client
+from moorage.find import find
+from moorage.options import Bind, ContainerOptions, Tmpfs, Volume, options_of
 from moorage.volumes import check_volume_name
-from moorage_api.errors import InvalidArgument
+from moorage_api.errors import FailedPrecondition, InvalidArgument
+
+Lent = TypeVar("Lent", Bind, Volume)
 
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 _MODES = {"": False, "rw": False, "ro": True, "z": False, "Z": False}
@@ -92,6 +98,30 @@ _KINDS: dict[str, Callable[[dict[str, str], str, str], Bind | Tmpfs | Volume]] =
     "volume": _volume,
     "tmpfs": _tmpfs,
 }
+
+
+async def with_volumes_from(client: Client, options: ContainerOptions, texts: Sequence[str]) -> ContainerOptions:
+    """The options with the volumes and binds of the containers `NAME[:ro|rw]`, but where something else is mounted.
+    `NotFound`, `InvalidArgument`; `FailedPrecondition` for a container that another client made."""
+    binds, volumes = list(options.binds), list(options.volumes)
+    for text in texts:
+        name, _, mode = text.partition(":")
+        if mode not in ("", "ro", "rw"):
+            raise InvalidArgument(f"invalid --volumes-from {text!r}: expected CONTAINER, CONTAINER:ro or CONTAINER:rw")
+        handle = await find(client, name)
+        theirs = options_of(handle.record)
+        if theirs is None:
+            raise FailedPrecondition(f"the volumes of container {handle.name} are not known: another client made it")
+        targets = [*(bind.target for bind in binds), *(volume.target for volume in volumes)]
+        taken = {target.rstrip("/") for target in (*targets, *(tmpfs.target for tmpfs in options.tmpfs))}
+        binds += _lent(theirs.binds, taken, read_only=mode == "ro")
+        volumes += _lent(theirs.volumes, taken, read_only=mode == "ro")
+    return replace(options, binds=binds, volumes=volumes)
+
+
+def _lent(mounts: Sequence[Lent], taken: Collection[str], *, read_only: bool) -> list[Lent]:
+    free = [mount for mount in mounts if mount.target.rstrip("/") not in taken]
+    return [replace(mount, read_only=mount.read_only or read_only) for mount in free]
 
 
 def _is_read_only(fields: dict[str, str]) -> bool:

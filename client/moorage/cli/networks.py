@@ -11,7 +11,7 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, describe_each, for_each
-from moorage.cli.filters import filters, named_and_labelled
+from moorage.cli.filters import Pruned, filters, named_and_labelled, prune_filter, pruned
 from moorage.cli.pairs import joined, pairs
 from moorage.find import find
 from moorage.network import connect as connecting
@@ -19,6 +19,7 @@ from moorage.network import masquerade
 from moorage.network.attach import networks_of
 from moorage.network.definitions import BUILT_IN, Network, Networks
 from moorage.network.plan import Attached, Link, Records
+from moorage.times import parse_time
 from moorage_api.errors import FailedPrecondition
 
 _COLUMNS = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE": "Scope"}
@@ -96,19 +97,23 @@ async def remove(app: App, names: tuple[str, ...], force: bool) -> int:
 
 
 @network.command("prune")
+@prune_filter
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @connected()
-async def prune(app: App, force: bool) -> None:
+async def prune(app: App, force: bool, texts: tuple[str, ...]) -> None:
     """Remove all networks that no container uses."""
+    fits = pruned(texts)
     if confirmed("This will remove all networks that no container uses. Go on?", force=force):
-        await prune_networks(app)
+        await prune_networks(app, fits)
 
 
-async def prune_networks(app: App) -> None:
+async def prune_networks(app: App, fits: Pruned) -> None:
     """Remove what no container uses, and print the names."""
     networks = await _networks(app)
     for found in networks.list():
-        if found.name not in BUILT_IN and not await _users(app, found.name):
+        if found.name in BUILT_IN or not fits(parse_time(found.created), found.labels):
+            continue
+        if not await _users(app, found.name):
             await _remove(networks, found)
             print(found.name)
 

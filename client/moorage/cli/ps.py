@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from moorage import labels
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.filters import filters, has_label
+from moorage.cli.filters import filters, has_label, passes
 from moorage.cli.output import shorten
 from moorage.cli.pairs import joined
 from moorage.cli.references import brief
@@ -60,7 +60,7 @@ async def ps(app: App, all: bool, latest: bool, last: int, texts: tuple[str, ...
     wanted = filters(texts, _FILTERS)
     if not all and count < 0 and not {"status", "exited"} & set(wanted):
         found = [pair for pair in found if pair[1].running]
-    found = [pair for pair in found if _passes(*pair, wanted)]
+    found = [pair for pair in found if passes(wanted, functools.partial(_fits, *pair))]
     if count >= 0:
         found = found[:count]
     sizes = await asyncio.gather(*(_size(app, record) for record, _ in found)) if size else ["0B"] * len(found)
@@ -130,10 +130,6 @@ def _command(record: Container) -> str:
         return ""
     # As docker shows it, for people to read: quotes around what holds spaces, whatever else it holds.
     return " ".join(f"'{word}'" if " " in str(word) else str(word) for word in args)
-
-
-def _passes(record: Container, state: State, wanted: Mapping[str, list[str]]) -> bool:
-    return all(any(_fits(record, state, key, value) for value in values) for key, values in wanted.items())
 
 
 def _fits(record: Container, state: State, key: str, value: str) -> bool:

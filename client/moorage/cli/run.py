@@ -13,8 +13,9 @@ import click
 from moorage.cli.app import App, connected
 from moorage.cli.errors import DAEMON_ERROR, CommandError, start_failure
 from moorage.cli.flags import container_options, read_options
-from moorage.cli.foreground import Console, attach
+from moorage.cli.foreground import OUTPUTS, Console, attach, feed
 from moorage.cli.images import ensure
+from moorage.cli.mounts import with_volumes_from
 from moorage.cli.terminal import DETACH_KEYS
 from moorage.create import Created
 from moorage.create import create as create_container
@@ -39,12 +40,16 @@ async def run(
     The exit code is the command's own; 125 where the daemon failed, 126 where the command cannot be run, 127 where
     it was not found.
     """
-    console = Console(flags["interactive"], flags["tty"], detach_keys, sig_proxy)
+    streams = flags["attach"] or ("stdin", *OUTPUTS)
+    if detach and flags["attach"]:
+        raise InvalidArgument("conflicting options: --attach and --detach")
+    shown = [name for name in OUTPUTS if name in streams]
+    console = Console(flags["interactive"] and "stdin" in streams, flags["tty"], detach_keys, sig_proxy, shown=shown)
     if not detach:
         console.check()
     options, created = await _create(app, image, pull, platform, flags, stdin_once=not detach)
-    if detach:
-        await _detached(created, options)
+    if detach or not shown:
+        await _background(created, options, feeding=not detach)
         return None
     return await _foreground(app, created, console, options)
 
@@ -68,7 +73,8 @@ async def _create(
             f"the file {path} is there already: is that container still wanted? Remove it, or name another"
         )
     resolved = await ensure(app, image, pull, platform)
-    options = replace(read_options(flags, resolved), stdin_once=flags["interactive"] and stdin_once)
+    options = await with_volumes_from(app.client, read_options(flags, resolved), flags["volumes_from"])
+    options = replace(options, stdin_once=flags["interactive"] and stdin_once)
     created = await create_container(app.client, resolved, options)
     if path:
         try:
@@ -84,10 +90,15 @@ def _write_id(path: str, id: str) -> None:
         file.write(id)
 
 
-async def _detached(created: Created, options: ContainerOptions) -> None:
+async def _background(created: Created, options: ContainerOptions, *, feeding: bool) -> None:
+    """Start it, `feeding` it the user's input to its end, and print its id."""
     container = created.handle
     try:
-        await container.start(created.mounts)
+        if feeding and options.stdin:
+            async with container.fifos(stdin=True) as fifos:
+                await feed(await container.create_attached(fifos, created.mounts), fifos)
+        else:
+            await container.start(created.mounts)
     except MoorageError as error:
         if options.auto_remove:
             await container.remove(force=True)

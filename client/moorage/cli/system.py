@@ -1,26 +1,22 @@
-"""`version`, `info`, `plugins`, `events`."""
+"""`version`, `info`, `plugins`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from importlib import metadata
 from typing import Any
 
 import click
 
 from moorage.cli.app import App, connected, formatted
-from moorage.cli.output import print_object, print_rows
-from moorage.cli.units import rfc3339
-from moorage.events import decode_event
+from moorage.cli.output import print_object
 from moorage.introspection import Plugin
-from moorage_api.events import Envelope
 
 _PLUGIN_COLUMNS = {"TYPE": "Type", "ID": "ID", "STATUS": "Status", "REASON": "Error"}
 
 
 @click.command()
-@click.option("--format", default="", metavar="FORMAT", help="json, or a Go template.")
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
 async def version(app: App) -> None:
     """Show the versions of this client and of the daemon."""
@@ -37,7 +33,7 @@ def _version(version: str, revision: str) -> dict[str, str]:
 
 
 @click.command()
-@click.option("--format", default="", metavar="FORMAT", help="json, or a Go template.")
+@click.option("-f", "--format", default="", metavar="FORMAT", help="json, or a Go template.")
 @connected()
 async def info(app: App) -> None:
     """Show what the daemon is, and what the namespace holds."""
@@ -92,32 +88,3 @@ def describe_plugin(plugin: Plugin) -> dict[str, Any]:
         "Exports": dict(plugin.exports),
         "Capabilities": list(plugin.capabilities),
     }
-
-
-@click.command()
-@click.option("-f", "--filter", "filters", multiple=True, help="A filter of containerd's, as topic~=^/tasks.")
-@click.option("-A", "--all-namespaces", is_flag=True, help="The events of every namespace.")
-@click.option("--format", default="", metavar="FORMAT", help="json, or a Go template.")
-@connected()
-async def events(app: App, filters: tuple[str, ...], all_namespaces: bool) -> None:
-    """Show what happens, until interrupted."""
-    own = "" if all_namespaces else f"namespace=={app.client.namespace}"
-    wanted = [",".join(part for part in (own, filter) if part) for filter in filters or ("",)]
-    async for envelope in app.client.events.subscribe(*(filter for filter in wanted if filter)):
-        _print_event(envelope, app.format)
-
-
-def _print_event(envelope: Envelope, format: str) -> None:
-    fields = decode_event(envelope.event)
-    if format in ("", "table"):
-        text = json.dumps(fields, ensure_ascii=False)
-        print(f"{rfc3339(envelope.timestamp)} {envelope.namespace} {envelope.topic} {text}", flush=True)
-        return
-    row = {
-        "Time": rfc3339(envelope.timestamp),
-        "Namespace": envelope.namespace,
-        "Topic": envelope.topic,
-        "Event": fields,
-    }
-    print_rows([row], {}, format)
-    print(end="", flush=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 class Template:
-    """A parsed template. `InvalidArgument` where it does not parse, and where a row lacks a field."""
+    """A parsed template. `InvalidArgument` where it does not parse, and where a row lacks a field; a `defaultdict` in it lacks
+    none."""
 
     def __init__(self, source: str) -> None:
         text = re.sub(r"\\[tnr\\]", lambda match: _ESCAPES[match[0]], source)
@@ -100,7 +102,7 @@ def _operand(word: str, row: Mapping[str, Any]) -> Any:
         return int(word)
     value: Any = row
     for name in word.strip(".").split(".") if word != "." else ():
-        if not isinstance(value, Mapping) or name not in value:
+        if not isinstance(value, Mapping) or (name not in value and not isinstance(value, defaultdict)):
             known = ", ".join(value) if isinstance(value, Mapping) else "none"
             raise InvalidArgument(f"the template asks for {word!r}, but there is no field {name!r}; there are: {known}")
         value = value[name]

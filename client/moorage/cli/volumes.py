@@ -10,10 +10,11 @@ import click
 
 from moorage.cli.app import App, connected, formatted
 from moorage.cli.each import confirmed, describe_each, for_each
-from moorage.cli.filters import filters, named_and_labelled
+from moorage.cli.filters import Pruned, filters, named_and_labelled, prune_filter, pruned
 from moorage.cli.pairs import joined, pairs
 from moorage.options import options_of
-from moorage.volumes import NamedVolume, Volumes
+from moorage.times import parse_time
+from moorage.volumes import ANONYMOUS, NamedVolume, Volumes
 from moorage_api.errors import AlreadyExists, FailedPrecondition
 
 _COLUMNS = {"DRIVER": "Driver", "VOLUME NAME": "Name"}
@@ -47,14 +48,16 @@ async def list_volumes(app: App, texts: tuple[str, ...]) -> None:
 
 @volume.command("create")
 @click.argument("name", default="")
+@click.option("-d", "--driver", type=click.Choice(["local"]), default="local", hidden=True)
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Add a label.")
 @connected()
-async def create(app: App, name: str, labels: tuple[str, ...]) -> None:
+async def create(app: App, name: str, driver: str, labels: tuple[str, ...]) -> None:
     """Make an empty volume; one that is there already is no error."""
     volumes = await _volumes(app)
+    anonymous = {} if name else {ANONYMOUS: ""}
     name = name or secrets.token_hex(32)
     try:
-        volumes.create(name, pairs(labels))
+        volumes.create(name, {**anonymous, **pairs(labels)})
     except AlreadyExists:
         volumes.get(name)
     print(name)
@@ -93,20 +96,24 @@ async def inspect(app: App, names: tuple[str, ...]) -> int:
 
 
 @volume.command("prune")
-@click.option("-a", "--all", is_flag=True, hidden=True, help="docker's: every unused volume is meant.")
+@click.option("-a", "--all", is_flag=True, help="Also those that have a name.")
+@prune_filter
 @click.option("-f", "--force", is_flag=True, help="Do not ask.")
 @connected()
-async def prune(app: App, all: bool, force: bool) -> None:
-    """Remove all volumes that no container uses."""
-    if confirmed("This will remove all volumes that no container uses. Go on?", force=force):
-        await prune_volumes(app)
+async def prune(app: App, all: bool, force: bool, texts: tuple[str, ...]) -> None:
+    """Remove volumes without a name that no container uses."""
+    fits = pruned(texts)
+    which = "volumes" if all else "volumes without a name"
+    if confirmed(f"This will remove all {which} that no container uses. Go on?", force=force):
+        await prune_volumes(app, fits, all=all)
 
 
-async def prune_volumes(app: App) -> None:
+async def prune_volumes(app: App, fits: Pruned, *, all: bool = False) -> None:
     """Remove what no container uses, and print the names."""
     volumes = await _volumes(app)
     for found in volumes.list():
-        if not await volume_users(app, found.name):
+        wanted = (all or ANONYMOUS in found.labels) and fits(parse_time(found.created), found.labels)
+        if wanted and not await volume_users(app, found.name):
             await asyncio.to_thread(volumes.remove, found.name)
             print(found.name)
 

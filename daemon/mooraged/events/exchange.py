@@ -1,7 +1,8 @@
 """The bus itself: an implementation of `moorage_api.events.EventBus`.
 
 Publishing takes a lock for as long as it takes to append to a few queues, whoever reads them. Readers live on an event
-loop; each has a queue of its own and is woken once for any number of events.
+loop; each has a queue of its own and is woken once for any number of events. The last events are kept for readers who ask
+for what they have missed.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from moorage_api.types import TypedValue, check_identifier
 from mooraged.events.adaptor import EnvelopeAdaptor
 
 QUEUE_LENGTH = 4096
+HISTORY_LENGTH = 1024
 
 
 class Exchange:
     """All subscriptions. Thread-safe; a subscription belongs to the event loop that made it."""
 
-    def __init__(self, queue_length: int = QUEUE_LENGTH) -> None:
+    def __init__(self, queue_length: int = QUEUE_LENGTH, history_length: int = HISTORY_LENGTH) -> None:
         self._queue_length = queue_length
+        self._history: deque[Envelope] = deque(maxlen=min(history_length, queue_length))
         self._lock = threading.Lock()
         self._subscriptions: dict[Reader, None] = {}
 
@@ -44,13 +47,18 @@ class Exchange:
         adaptor = EnvelopeAdaptor(envelope)
         # Under the lock, so that all readers see all events in one order.
         with self._lock:
+            self._history.append(envelope)
             for subscription in self._subscriptions:
                 if subscription.filter.everything or subscription.filter.matches(adaptor):
                     subscription.push(envelope)
 
-    def subscribe(self, filters: Sequence[str] = ()) -> Subscription:
+    def subscribe(self, filters: Sequence[str] = (), since: int | None = None) -> Subscription:
         subscription = Reader(self, parse(filters), self._queue_length)
         with self._lock:
+            missed = [] if since is None else [each for each in self._history if each.timestamp >= since]
+            for envelope in missed:
+                if subscription.filter.matches(EnvelopeAdaptor(envelope)):
+                    subscription.push(envelope)
             self._subscriptions[subscription] = None
         return subscription
 

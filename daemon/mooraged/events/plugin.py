@@ -7,8 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from moorage_api.events import HISTORY_EXPORT
 from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
-from mooraged.events.exchange import QUEUE_LENGTH, Exchange
+from mooraged.events.exchange import HISTORY_LENGTH, QUEUE_LENGTH, Exchange
 
 
 class ExchangeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,10 +18,17 @@ class ExchangeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_length: Annotated[
         int, msgspec.Meta(ge=1, description="How many events a reader may be behind before it is cut off.")
     ] = QUEUE_LENGTH
+    history_length: Annotated[
+        int,
+        msgspec.Meta(
+            ge=0, description="How many events are kept in memory for readers who ask for what they have missed."
+        ),
+    ] = HISTORY_LENGTH
 
 
 def init(context: InitContext[ExchangeConfig]) -> Exchange:
-    exchange = Exchange(context.config.queue_length)
+    exchange = Exchange(context.config.queue_length, context.config.history_length)
+    context.exports[HISTORY_EXPORT] = str(context.config.history_length)
     context.on_stop(exchange.close)
     return exchange
 

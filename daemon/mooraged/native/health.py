@@ -115,7 +115,7 @@ class Worker:
             report = health.Report(process.pid, time.time_ns())
         await self._tell(report)
         while True:
-            await asyncio.sleep(self._check.interval / _SECOND)
+            await asyncio.sleep(report.pause(self._check, time.time_ns()) / _SECOND)
             now = self._bound.tasks.get(self._record.id)
             if now.pid != process.pid or now.status not in _RUNNING:
                 return

@@ -1,25 +1,29 @@
 """`containerd.services.events.v1`.
 
 A caller that names a namespace hears and tells what happens in it, and nothing of the others; one that names none, as
-a monitor of the whole node may, hears all.
+a monitor of the whole node may, hears all. Two headers ask for what is past, and for an end (`moorage_api.events`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from google.protobuf.empty_pb2 import Empty
 
 from moorage_api.convert import envelope_from_wire, envelope_to_wire
-from moorage_api.errors import PermissionDenied
-from moorage_api.events import Envelope, EventBus
+from moorage_api.errors import InvalidArgument, PermissionDenied
+from moorage_api.events import SINCE_HEADER, UNTIL_HEADER, Envelope, EventBus, Subscription
 from moorage_api.filters import parse
 from moorage_api.rpc import NAMESPACE_HEADER, Call, Service
 from moorage_api.types import TypedValue
 from moorage_api.wire import events_pb2 as pb
 from moorage_api.wire import types_pb2
+
+_SECOND = 1_000_000_000
+_DIGITS = 19
 
 
 class Events:
@@ -45,9 +49,28 @@ class Events:
         if _names_one(call):
             parse(filters)  # for an error that shows the filter as the caller wrote it
             filters = _within(call.namespace, filters)
-        async with aclosing(self._bus.subscribe(filters)) as events:
-            async for envelope in events:
+        since, until = _moment(call, SINCE_HEADER), _moment(call, UNTIL_HEADER)
+        async with aclosing(self._bus.subscribe(filters, since)) as events:
+            async for envelope in events if until is None else _before(until, events):
                 yield envelope_to_wire(envelope)
+
+
+async def _before(until: int, events: Subscription) -> AsyncIterator[Envelope]:
+    """Events up to a time (Unix nanoseconds). What is queued already comes also where that is past."""
+    with suppress(TimeoutError, StopAsyncIteration):
+        while True:
+            async with asyncio.timeout((until - time.time_ns()) / _SECOND):
+                envelope = await anext(events)
+            if envelope.timestamp <= until:
+                yield envelope
+
+
+def _moment(call: Call, header: str) -> int | None:
+    """Unix nanoseconds. `InvalidArgument`."""
+    text = call.metadata.get(header, "")
+    if text and not (text.isdecimal() and len(text) <= _DIGITS):
+        raise InvalidArgument(f"the header {header} is {text[:40]!r}: expected Unix nanoseconds")
+    return int(text) if text else None
 
 
 def _within(namespace: str, filters: Sequence[str]) -> list[str]:

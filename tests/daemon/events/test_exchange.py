@@ -62,6 +62,19 @@ async def test_a_subscription_starts_with_its_call_and_ends_with_its_close() -> 
         await anext(events)
 
 
+async def test_who_asks_for_what_is_past_gets_what_is_kept() -> None:
+    bus = Exchange(history_length=3)
+    for moment in (1, 2, 3, 4, 5):
+        bus.forward(Envelope(moment, "default", f"/{'even' if moment % 2 == 0 else 'odd'}", TypedValue("x", b"")))
+    reader = bus.subscribe(['topic=="/odd"'], since=2)
+    bus.forward(Envelope(9, "default", "/odd", TypedValue("x", b"")))
+    assert [(await anext(reader)).timestamp for _ in range(3)] == [3, 5, 9]
+    bus.forward(Envelope(10, "default", "/odd", TypedValue("x", b"")))
+    later = bus.subscribe()
+    bus.forward(Envelope(11, "default", "/odd", TypedValue("x", b"")))
+    assert (await anext(later)).timestamp == 11
+
+
 async def test_closing_wakes_a_reader_that_waits() -> None:
     bus = Exchange()
     events = bus.subscribe()
