@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError
@@ -138,6 +138,8 @@ class Server:
 
     def _many(self, function: Callable[[Any, Any], Any], requests: Requests, encode: Callable[[Any], bytes]) -> Answer:
         async def answer(stream: Stream, call: ServerCall) -> None:
+            if self._stopping:
+                raise Unavailable("the daemon is stopping")
             self._waiting.add(stream)
             try:
                 async with aclosing(function(requests(stream), call)) as responses:
@@ -207,11 +209,29 @@ def _requests(method: MethodDescriptor) -> Requests:
         except DecodeError as error:
             raise Internal(f"the request is no {method.input_type.full_name}: {error}") from None
 
-    async def each(stream: Stream) -> AsyncIterator[Any]:
-        while (data := await stream.receive()) is not None:
-            yield decode(data)
+    if method.client_streaming:
+        return lambda stream: Messages(stream, decode)
+    return lambda stream: decode(stream.message)
 
-    return each if method.client_streaming else lambda stream: decode(stream.message)
+
+class Messages:
+    """The requests of a client that streams. No generator: a handler may leave one before its end, and nothing is to be
+    closed then."""
+
+    __slots__ = ("_decode", "_stream")
+
+    def __init__(self, stream: Stream, decode: Callable[[Message], Any]) -> None:
+        self._stream = stream
+        self._decode = decode
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        data = await self._stream.receive()
+        if data is None:
+            raise StopAsyncIteration
+        return self._decode(data)
 
 
 def _encoder(method: MethodDescriptor) -> Callable[[Any], bytes]:

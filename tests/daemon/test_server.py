@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -12,15 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import hpack
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from moorage_api import errors
 from moorage_api.rpc import Call, Encoded, Service
 from moorage_api.wire import content_pb2, content_pb2_grpc, version_pb2, version_pb2_grpc
+from mooraged.grpc_server import frames
 from mooraged.server import Server, services_of
 
 VERSION = version_pb2.DESCRIPTOR.services_by_name["Version"]
+OPENING = frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0)
 CONTENT = content_pb2.DESCRIPTOR.services_by_name["Content"]
 
 
@@ -325,6 +330,73 @@ def test_what_a_grpc_plugin_may_be() -> None:
     for wrong in (None, 3, [one, 3], "text"):
         with pytest.raises(errors.InvalidArgument):
             services_of(wrong)
+
+
+def test_a_client_of_http_1_is_told_and_let_go(serve: Any, version: Version) -> None:
+    with unix_socket(serve([Service(VERSION, version)])) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert answer.endswith(b"HTTP/2 with prior knowledge.\n")
+
+
+def test_thousands_may_come_at_once(serve: Any, loop_thread: Any, version: Version) -> None:
+    """While the daemon is at something else: who is refused by a full backlog has nobody to ask again."""
+    served = serve([Service(VERSION, version)])
+    loop_thread.loop.call_soon_threadsafe(time.sleep, 0.5)
+    clients = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(400)]
+    for client in clients:
+        client.connect(served.address)  # BlockingIOError where there is no more room
+        client.sendall(OPENING + frames.frame(frames.PING, 0, 0, b"pingpong"))
+    for client in clients:
+        client.setblocking(True)
+        client.settimeout(10)
+        answer = b""
+        while b"pingpong" not in answer:
+            answer += client.recv(4096)
+        client.close()
+
+
+def test_a_client_that_reads_nothing_is_read_no_more(serve: Any, version: Version, channel: grpc.Channel) -> None:
+    """Its answers are kept within bounds, all of them come when it reads, and nobody else notices."""
+    fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/absent/Absent"),
+        ("content-type", "application/grpc"),
+    ]
+    block = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*field) for field in fields])
+    both = frames.END_HEADERS | frames.END_STREAM
+    with unix_socket(serve([Service(VERSION, version)])) as client:
+        client.sendall(OPENING)
+        client.settimeout(1)
+        calls, rest = 0, b""
+        with contextlib.suppress(TimeoutError):
+            while calls < 1_000_000:
+                rest = b"".join(frames.frame(frames.HEADERS, both, 2 * (calls + n) + 1, block) for n in range(100))
+                calls += 100
+                while rest:
+                    rest = rest[client.send(rest) :]
+        assert 0 < calls < 200_000
+        assert ask(channel) == "1"
+        client.settimeout(10)
+        sender = threading.Thread(target=client.sendall, args=(rest,))
+        sender.start()
+        heard = 0
+        tail = b""
+        while heard < calls:
+            data = tail + client.recv(1 << 20)
+            heard += data.count(b"unknown service absent")
+            tail = data[-len(b"unknown service absent") + 1 :]
+        sender.join()
+
+
+@contextlib.contextmanager
+def unix_socket(served: Any) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        client.connect(served.address)
+        yield client
 
 
 def test_version_answers_fast(channel: grpc.Channel) -> None:

@@ -79,7 +79,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if self._soon:
             self._soon.append(data)
             self._flush()
-        else:
+        elif not self._transport.is_closing():  # else asyncio would complain of each write
             self._transport.write(data)
 
     def write_soon(self, data: bytes) -> None:
@@ -104,7 +104,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         soon, self._soon, self._soon_size = self._soon, [], 0
-        if soon:
+        if soon and not self._transport.is_closing():
             self._transport.write(b"".join(soon))
 
     def _expect_preface(self) -> None:
