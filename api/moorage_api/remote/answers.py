@@ -24,6 +24,7 @@ from moorage_api.convert import (
     pages,
     snapshot_from_wire,
     snapshot_to_wire,
+    snapshots_to_wire,
 )
 from moorage_api.differ import Differ
 from moorage_api.errors import OutOfRange
@@ -72,7 +73,7 @@ class SnapshotAnswers:
 
     def List(self, request: snapshots_pb2.ListSnapshotsRequest) -> Iterator[snapshots_pb2.ListSnapshotsResponse]:
         found = list(self._snapshotter.walk(list(request.filters)))
-        return (snapshots_pb2.ListSnapshotsResponse(info=map(snapshot_to_wire, page)) for page in pages(found))
+        return map(snapshots_to_wire, pages(found))
 
     def Usage(self, request: snapshots_pb2.UsageRequest) -> snapshots_pb2.UsageResponse:
         usage = self._snapshotter.usage(request.key)

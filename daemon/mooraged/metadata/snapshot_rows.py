@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, text, union_all, update
 
-from moorage_api.snapshots import Kind
+from moorage_api.snapshots import Info, Kind
 from mooraged.metadata import schema
 from mooraged.metadata.statements import Query, Statement
 
@@ -29,6 +29,7 @@ class SnapshotRow(NamedTuple):
     commit_labels: dict[str, str]
 
 
+_KINDS = {kind.value: kind for kind in Kind}
 _table = schema.snapshots
 _here = (_table.c.namespace == bindparam("at_namespace"), _table.c.snapshotter == bindparam("at_snapshotter"))
 _name: BindParameter[str] = bindparam("at_name")
@@ -36,7 +37,12 @@ _this = (*_here, _table.c.name == _name)
 _rows = select(*(_table.c[name] for name in SnapshotRow._fields))
 
 GET = Query(_rows.where(*_this), SnapshotRow)
-ALL = Query(_rows.where(*_here).order_by(_table.c.name), SnapshotRow)
+LISTED = Query(
+    select(*(_table.c[name] for name in ("name", "kind", "parent", "labels", "created_at", "updated_at")))
+    .where(*_here)
+    .order_by(_table.c.name),
+    lambda name, kind, *others: Info(name, _KINDS[kind], *others),
+)
 COMMITTING = Query(_rows.where(*_here, _table.c.commit_name != ""), SnapshotRow)
 CHILD = Query(select(_table.c.name).where(*_here, _table.c.parent == _name).limit(1), str)
 INSERT = Statement(insert(_table), SnapshotRow._fields[:9])

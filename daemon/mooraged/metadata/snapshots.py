@@ -370,9 +370,10 @@ class NamespacedSnapshotter:
 
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         accepted = parse(filters)
-        found = self._scope.read(lambda connection: rows.ALL.all(connection, self._here))
-        infos = map(_info, found)
-        return infos if accepted.everything else (i for i in infos if accepted.matches(adaptors.snapshot_info(i)))
+        infos = self._scope.read(lambda connection: rows.LISTED.all(connection, self._here))
+        if accepted.everything:
+            return iter(infos)
+        return (info for info in infos if accepted.matches(adaptors.snapshot_info(info)))
 
     def cleanup(self) -> None:
         self._backend.cleanup()
