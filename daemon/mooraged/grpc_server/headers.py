@@ -8,31 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import hpack
 
 from moorage_api.errors import Code, Internal, MoorageError, ResourceExhausted
 from moorage_api.remote.status import shortened
+from mooraged.grpc_server.decoder import Field, HeaderDecoder
 from mooraged.grpc_server.failures import ConnectionFailed, ErrorCode, StreamFailed
 
 LIST_SIZE = 64 << 10
 """The largest header list of a call, as RFC 9113 counts it: name, value and 32 bytes each field."""
 # What ends the connection: HPACK's state is lost where a block is not read to its end.
 _LIST_LIMIT = 2 * LIST_SIZE
-_CACHED = 256
+# How many requests are remembered, and how large their values may be: what a client can make the daemon keep.
+_REMEMBERED = 256
+_VALUES_MAX = 2048
 
 _NAME = re.compile(rb"[!-9;-@\[-~]+")
 _VALUE_FORBIDDEN = re.compile(rb"[\x00\r\n]")
 _OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
-_OF_THE_WIRE = frozenset(
-    {"te", "content-type", "content-length", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"}
-)
-_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
-_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-
-Field = tuple[bytes, bytes]
+_OF_THE_WIRE = frozenset({"te", "content-type", "content-length", "grpc-encoding", "grpc-accept-encoding"})
+_TIMEOUT_HEADER = b"grpc-timeout"
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +53,48 @@ class HeaderReader:
     """Reads the header blocks of one connection, in the order in which they came."""
 
     def __init__(self) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=_LIST_LIMIT)
-        # A client says the same in the same bytes as long as HPACK's dynamic table is the same. Reading a block takes
-        # longer than all else that a small call needs.
-        self._cache: dict[bytes, Request] = {}
+        self._decoder = HeaderDecoder(_LIST_LIMIT)
+        # A client says the same in the same bytes as long as HPACK's dynamic table is the same.
+        self._blocks: dict[bytes, Request] = {}
+        # What fields mean, without the timeout, is the same for ever.
+        self._requests: dict[tuple[Field, ...], Request] = {}
 
     def request(self, block: bytes) -> Request:
         """The request of a block that opens a stream. `StreamFailed` for one that is malformed, `ConnectionFailed` for a
         block that cannot be read."""
-        request = self._cache.get(block)
+        request = self._blocks.get(block)
         if request is None:
-            request = _request(self.fields(block))
-            if len(self._cache) < _CACHED and _only_indexed(block):
-                self._cache[block] = request
+            request = self._request(self.fields(block))
+            if len(self._blocks) < _REMEMBERED and len(block) <= _VALUES_MAX and _only_indexed(block):
+                self._blocks[block] = request
         return request
 
-    def fields(self, block: bytes) -> Sequence[Field]:
-        """All fields of a block. What is cached is forgotten if it changes the dynamic table."""
-        table = self._decoder.header_table.dynamic_entries
-        before = len(table), table[0] if table else None
+    def fields(self, block: bytes) -> list[Field]:
+        """All fields of a block. The blocks that are remembered are forgotten if it changes the dynamic table."""
+        length, first = self._decoder.newest
         try:
-            fields: Sequence[Field] = self._decoder.decode(block, raw=True)  # type: ignore[assignment]
+            fields = self._decoder.decode(block)
         except hpack.OversizedHeaderListError as error:
             raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from None
         except hpack.HPACKError as error:
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(error)) from None
-        # Entries are put in front, each a new object, and dropped from the end.
-        if len(table) != before[0] or (table and table[0] is not before[1]):
-            self._cache.clear()
+        now, newest = self._decoder.newest
+        if now != length or newest is not first:
+            self._blocks.clear()
         return fields
+
+    def _request(self, fields: list[Field]) -> Request:
+        lasting = tuple([field for field in fields if field[0] != _TIMEOUT_HEADER])
+        request = self._requests.get(lasting)
+        if request is None:
+            request = _request(lasting)
+            if len(self._requests) == _REMEMBERED:
+                self._requests.clear()
+            if sum(len(value) for _, value in lasting) <= _VALUES_MAX:
+                self._requests[lasting] = request
+        if len(lasting) == len(fields):
+            return request
+        return _limited(request, next(value for name, value in fields if name == _TIMEOUT_HEADER))
 
 
 def _only_indexed(block: bytes) -> bool:
@@ -110,14 +123,22 @@ def _request(fields: Sequence[Field]) -> Request:
     if not _is_grpc(regular.get("content-type", "")):
         return Request(path, refusal=415)
     metadata = {name: value for name, value in regular.items() if name not in _OF_THE_WIRE and name[-4:] != "-bin"}
-    try:
-        if sum(len(name) + len(value) + 32 for name, value in fields) > LIST_SIZE:
-            raise ResourceExhausted(f"the headers are larger than {LIST_SIZE} bytes")
-        timeout = _timeout(regular.get("grpc-timeout"))
-    except MoorageError as failure:
-        return Request(path, metadata, failure=failure)
+    if sum(len(name) + len(value) + 32 for name, value in fields) > LIST_SIZE:
+        return Request(path, failure=ResourceExhausted(f"the headers are larger than {LIST_SIZE} bytes"))
     encoding = regular.get("grpc-encoding", "identity")
-    return Request(path, metadata, timeout, encoding, _length(regular.get("content-length")))
+    return Request(path, metadata, None, encoding, _length(regular.get("content-length")))
+
+
+def _limited(request: Request, timeout: bytes) -> Request:
+    """The same request with a timeout, as its header has it."""
+    found = _TIMEOUT.fullmatch(timeout)
+    if found is None:
+        malformed = timeout.decode(errors="replace")
+        return replace(request, failure=request.failure or Internal(f"malformed grpc-timeout: {malformed!r}"))
+    seconds = int(found[1]) * _UNITS[found[2]]
+    return Request(
+        request.path, request.metadata, seconds, request.encoding, request.length, request.refusal, request.failure
+    )
 
 
 def _parted(fields: Sequence[Field]) -> tuple[dict[bytes, bytes], dict[str, str]]:
@@ -140,15 +161,6 @@ def _parted(fields: Sequence[Field]) -> tuple[dict[bytes, bytes], dict[str, str]
 
 def _is_grpc(kind: str) -> bool:
     return kind == "application/grpc" or kind.startswith(("application/grpc+", "application/grpc;"))
-
-
-def _timeout(value: str | None) -> float | None:
-    if value is None:
-        return None
-    found = _TIMEOUT.fullmatch(value)
-    if found is None:
-        raise Internal(f"malformed grpc-timeout: {value!r}")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def _length(value: str | None) -> int | None:

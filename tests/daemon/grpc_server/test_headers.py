@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import hpack
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from moorage_api.errors import Code
 from mooraged.grpc_server import headers
+from mooraged.grpc_server.decoder import HeaderDecoder
 from mooraged.grpc_server.failures import ConnectionFailed
 from mooraged.grpc_server.headers import HeaderReader
 
@@ -37,6 +40,38 @@ def test_what_is_remembered_is_what_is_read(
                 if not name.startswith(":") and name not in ("te", "content-type", "x-bin"):
                     expected.setdefault(str(name), str(value))
             assert reader.request(block).metadata == expected
+
+
+def read(decode: Callable[[bytes], Iterable[tuple[object, object]]], block: bytes) -> list[tuple[object, object]] | str:
+    """What a decoder makes of a block, or that it refuses it."""
+    try:
+        return [(name, value) for name, value in decode(block)]
+    except hpack.HPACKError:
+        return "malformed"
+
+
+VALID = st.builds(
+    lambda fields: hpack.Encoder().encode(fields),
+    st.lists(st.tuples(NAMES, st.text(max_size=9), st.booleans()), max_size=4),
+)
+PARTS = st.one_of(
+    VALID,
+    st.binary(max_size=6),
+    st.sampled_from(
+        [b"\xbe", b"\xbf", b"\xff\x00", b"\x3f\xe1\x1f", b"\x20", b"\x3f\x45", b"\x40\x01a\x01b", b"\xff" * 9]
+    ),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(blocks=st.lists(st.builds(b"".join, st.lists(PARTS, max_size=5)), max_size=5))
+def test_any_block_is_read_as_by_the_library(blocks: list[bytes]) -> None:
+    ours, theirs = HeaderDecoder(2000), hpack.Decoder(2000)
+    for block in blocks:
+        expected = read(lambda block: theirs.decode(block, raw=True), block)
+        assert read(ours.decode, block) == expected
+        if expected == "malformed":  # and the state with it
+            return
 
 
 def test_a_block_of_references_is_read_once() -> None:
