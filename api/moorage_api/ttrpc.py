@@ -343,5 +343,6 @@ def _response_event(frame: Frame) -> ResponseReceived:
 def _error(stream: int, code: Code, message: str) -> bytes:
     response = Response()
     response.status.code = code
-    response.status.message = message[: MAX_MESSAGE // 8]
+    # What an OCI runtime says of a file need not be Unicode, which protobuf insists on.
+    response.status.message = message[: MAX_MESSAGE // 8].encode(errors="backslashreplace").decode()
     return encode(stream, FrameType.RESPONSE, response.SerializeToString())

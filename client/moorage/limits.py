@@ -12,11 +12,13 @@ from moorage_api.oci import spec as oci
 
 _CPU_PERIOD = 100_000
 _UNLIMITED = 1 << 64
+_MOST = (1 << 63) - 1
 _MEMORY_LEAST = 6 << 20
 
 
 def set_limits(spec: oci.Spec, options: ContainerOptions) -> None:
     """Set the limits that the options name, in place of earlier ones. `InvalidArgument`."""
+    _check_numbers(options)
     resources = spec["linux"]["resources"]
     for name, limits in (("memory", _memory(options)), ("cpu", _cpu(options))):
         if limits:
@@ -25,6 +27,15 @@ def set_limits(spec: oci.Spec, options: ContainerOptions) -> None:
         resources["pids"] = {"limit": options.pids_limit}
     for ulimit in options.ulimits:
         oci.set_rlimit(spec, *_ulimit(ulimit))
+
+
+def _check_numbers(options: ContainerOptions) -> None:
+    """`InvalidArgument` for what no field of the specification can have, or the kernel would take for something else."""
+    for name in ("memory", "memory_swap", "memory_reservation", "pids_limit", "cpu_shares", "cpu_period", "cpu_quota"):
+        value = getattr(options, name)
+        least = -1 if name in ("memory_swap", "pids_limit", "cpu_quota") else 0
+        if not least <= value <= _MOST:
+            raise InvalidArgument(f"{name.replace('_', ' ')} is {value}: expected {least} to {_MOST}")
 
 
 def _memory(options: ContainerOptions) -> dict[str, Any]:

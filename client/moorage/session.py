@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from moorage_api.errors import DeadlineExceeded, MoorageError, Unavailable, from_code
+from moorage_api.errors import DeadlineExceeded, InvalidArgument, MoorageError, Unavailable, from_code
 from moorage_api.rpc import LEASE_HEADER, NAMESPACE_HEADER
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 DEADLINE = 60.0
 """Seconds that a unary call may take unless it says otherwise."""
+# Of a socket's address (unix(7)), with its final zero.
+_PATH_MAX = 107
 GONE = "the daemon closed the connection"
 """The message where a call ends before its answer."""
 # What gRPC says then, under codes that differ from time to time.
@@ -31,8 +34,11 @@ MESSAGE_MAX = 16 << 20
 
 
 def open_channel(address: str) -> aio.Channel:
-    """A channel to the Unix socket `address` (a path, or a `unix://` URL). Nothing is dialled before the first call."""
+    """A channel to the Unix socket `address` (a path, or a `unix://` URL). Nothing is dialled before the first call.
+    `InvalidArgument` for a path that no socket can have."""
     path = address.removeprefix("unix://")
+    if len(os.fsencode(path)) > _PATH_MAX:
+        raise InvalidArgument(f"the address {path[:40]!r}… is too long for a socket: at most {_PATH_MAX} bytes")
     return grpc.aio.insecure_channel(
         f"unix:{path}",
         options=[

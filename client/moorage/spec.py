@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import shutil
 from collections.abc import Sequence
@@ -37,7 +38,8 @@ def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spe
     """The specification of a container, all but its user. `InvalidArgument` for what does not make sense."""
     of_host = options.network == "host" or options.uts == "host"
     hostname = options.hostname or (os.uname().nodename if of_host else id[:12])
-    spec = oci.default_spec(cgroups_path=f"{options.cgroup_parent.rstrip('/')}/{id}", hostname=hostname)
+    cgroup_parent = _absolute(options.cgroup_parent, "the parent of the cgroup").rstrip("/")
+    spec = oci.default_spec(cgroups_path=f"{cgroup_parent}/{id}", hostname=hostname)
     # An ordinary program of an image expects its own /run, and to find setuid programs working.
     oci.remove_mounts(spec, "/run")
     spec["process"]["noNewPrivileges"] = options.no_new_privileges
@@ -67,7 +69,10 @@ def build_spec(options: ContainerOptions, config: RunConfig, id: str) -> oci.Spe
 
 
 def with_own_values(env: Sequence[str]) -> list[str]:
-    """A bare `NAME` takes the caller's own value, and is left out where there is none (as docker does)."""
+    """A bare `NAME` takes the caller's own value, and is left out where there is none (as docker does). `InvalidArgument`."""
+    for entry in env:
+        if not entry.partition("=")[0]:
+            raise InvalidArgument(f"invalid variable {entry!r}: expected NAME=VALUE, or NAME")
     own = [f"{entry}={os.environ[entry]}" for entry in env if "=" not in entry and entry in os.environ]
     return [entry for entry in env if "=" in entry] + own
 
@@ -125,6 +130,11 @@ def _set_network(spec: oci.Spec, options: ContainerOptions) -> None:
     for entry in options.extra_hosts:
         if not all(entry.partition(":")):
             raise InvalidArgument(f"invalid entry for the hosts file {entry!r}: expected NAME:ADDRESS")
+    for server in options.dns:
+        try:
+            ipaddress.ip_address(server)
+        except ValueError:
+            raise InvalidArgument(f"invalid name server {server!r}: expected an address") from None
     if options.network == "host":
         oci.host_namespace(spec, "network")
         for path in _HOST_FILES:

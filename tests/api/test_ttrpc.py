@@ -52,6 +52,16 @@ def test_an_error_crosses_with_code_and_message() -> None:
     assert event.error.message == "no"
 
 
+def test_an_error_about_what_is_not_unicode_crosses() -> None:
+    server, client = Server(), Client()
+    _, data = client.call("x.S", "M", b"")
+    list(server.receive(data))
+    event = only(client.receive(server.fail(1, NotFound("no `\udcff`"))))
+    assert isinstance(event, ttrpc.ResponseReceived)
+    assert event.error is not None
+    assert event.error.message == r"no `\udcff`"
+
+
 def test_an_unknown_code_gives_the_base_error() -> None:
     client = Client()
     client.call("x.S", "M", b"")

@@ -165,6 +165,14 @@ def test_a_tar_goes_into_a_container_and_out_of_it(cli: Cli, boat: str, tmp_path
         assert archive.getnames() == ["given"]
 
 
+def test_what_is_not_unicode_is_not_run(cli: Cli, boat: str) -> None:
+    for words in (("\udcff",), ("echo", "\udcff")):
+        done = cli.call("exec", boat, *words)
+        assert (done.returncode, "not UTF-8" in done.stderr) == (1, True)
+    broken = cli.call("commit", "-c", 'LABEL "open', boat)
+    assert (broken.returncode, "No closing quotation" in broken.stderr) == (1, True)
+
+
 def test_images_without_a_name(cli: Cli, boat: str) -> None:
     cli("exec", boat, "sh", "-c", "echo changed > /file")
     id = cli("commit", "-c", "CMD cat /file", boat).strip()

@@ -240,8 +240,12 @@ def exec_process(
 
 
 def encode(spec: Mapping[str, Any], type_url: str = SPEC_URL) -> TypedValue:
-    """As a container's record or an exec request carries it: JSON under containerd's type URL."""
-    return TypedValue(type_url, json.dumps(spec, separators=(",", ":")).encode())
+    """As a container's record or an exec request carries it: JSON under containerd's type URL. `InvalidArgument` for text
+    that is not Unicode: not every runtime would read the same of it."""
+    try:
+        return TypedValue(type_url, json.dumps(spec, separators=(",", ":"), ensure_ascii=False).encode())
+    except UnicodeEncodeError as error:
+        raise InvalidArgument(f"{error.object[error.start : error.end]!r} is not UTF-8") from None
 
 
 def decode(value: TypedValue | None) -> Spec:

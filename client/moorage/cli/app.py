@@ -201,6 +201,9 @@ def execute(arguments: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return int(code or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
     except click.ClickException as error:
         return _usage(error)
     except MoorageError as error:
@@ -212,6 +215,9 @@ def execute(arguments: list[str]) -> int:
         # Whoever read our output has left: nothing more to say.
         _drop_output()
         return errors.FAILURE
+    except UnicodeEncodeError as error:
+        say(f"{error.object[:40]!r} is not UTF-8, as all that is told to the daemon must be")
+        return errors.DAEMON_ERROR
     except OSError as error:
         _drop_output()
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -183,7 +183,7 @@ def instructions_as_config(instructions: tuple[str, ...]) -> dict[str, Any]:
             case "ENV":
                 config.setdefault("Env", []).append(rest if "=" in rest else rest.replace(" ", "=", 1))
             case "LABEL":
-                config.setdefault("Labels", {}).update(pairs(shlex.split(rest)))
+                config.setdefault("Labels", {}).update(pairs(_split(rest)))
             case "USER":
                 config["User"] = rest
             case "WORKDIR":
@@ -193,6 +193,13 @@ def instructions_as_config(instructions: tuple[str, ...]) -> dict[str, Any]:
                     f"unknown change {instruction!r}: expected CMD, ENTRYPOINT, ENV, LABEL, USER or WORKDIR"
                 )
     return config
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InvalidArgument(f"invalid words {text!r}: {error}") from None
 
 
 def _words(text: str) -> list[str]:

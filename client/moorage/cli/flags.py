@@ -10,7 +10,7 @@ import click
 
 from moorage.cli.mounts import parse_mount, parse_tmpfs, parse_volume
 from moorage.cli.pairs import pairs
-from moorage.cli.units import parse_size
+from moorage.cli.units import SECONDS, parse_size
 from moorage.image_config import ResolvedImage
 from moorage.network.ports import Port
 from moorage.network.ports import parse as parse_ports
@@ -101,7 +101,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--label-file", multiple=True, metavar="FILE", help="Add the labels of a file."),
     click.option("--annotation", multiple=True, metavar="KEY=VALUE", help="Add an annotation to its specification."),
     click.option("--cidfile", default="", metavar="FILE", help="Write its id to this file."),
-    click.option("--stop-timeout", type=float, default=None, help="Seconds that stop waits."),
+    click.option("--stop-timeout", type=SECONDS, default=None, help="Seconds that stop waits."),
     click.option("--stop-signal", default="", help="What stop sends."),
     click.option("--health-cmd", default="", metavar="COMMAND", help="A shell command; it exits 0 while all is well."),
     click.option("--health-interval", default="", metavar="DURATION", help="Time between two checks [30s]."),
@@ -286,4 +286,8 @@ def lines_of(paths: tuple[str, ...]) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidArgument(f"cannot read {path}: {error}") from None
         entries += [line for line in lines if line and not line.startswith("#")]
+    for entry in entries:
+        name = entry.partition("=")[0]
+        if not name or name.split() != [name]:
+            raise InvalidArgument(f"invalid line {entry[:80]!r}: expected NAME=VALUE, without spaces in the name")
     return entries

@@ -65,8 +65,8 @@ def parse_mount(text: str) -> Bind | Tmpfs | Volume:
     if kind not in _KINDS:
         raise InvalidArgument(f"invalid mount {text!r}: unknown type {kind!r}, expected bind, volume or tmpfs")
     mount = _KINDS[kind](fields, target, text)
-    if fields or not target:
-        wrong = f"unknown key {next(iter(fields))!r}" if fields else "the target is missing"
+    if fields or not target.startswith("/"):
+        wrong = f"unknown key {next(iter(fields))!r}" if fields else "it needs a target, an absolute path"
         raise InvalidArgument(f"invalid mount {text!r}: {wrong}")
     return mount
 

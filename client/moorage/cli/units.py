@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
+from typing import Any
+
+import click
 
 from moorage_api.errors import InvalidArgument
 
@@ -11,6 +15,23 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _POWERS = " kmgtp"
 _STEPS = (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9), ("TB", 10**12))
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+class _Seconds(click.ParamType):
+    name = "float"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds()
+"""An option's value: seconds, fractions allowed; negative or `inf` for ever."""
 
 
 def parse_size(text: str) -> int:

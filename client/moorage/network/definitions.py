@@ -25,6 +25,7 @@ _KEY = "moorage"
 """Where a configuration list keeps what CNI knows nothing of."""
 _VERSION = "1.0.0"
 _PREFIX = 24
+_PREFIX_MAX = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +226,14 @@ def _folders(path: str) -> list[os.DirEntry[str]]:
 
 def _prefix(text: str) -> ipaddress.IPv4Network:
     try:
-        return ipaddress.IPv4Network(text)
+        prefix = ipaddress.IPv4Network(text)
     except ValueError as error:
         raise InvalidArgument(f"invalid subnet {text!r}: {error}") from None
+    if prefix.prefixlen > _PREFIX_MAX:
+        raise InvalidArgument(
+            f"invalid subnet {text!r}: it has no room for a gateway and a container, as a /{_PREFIX_MAX} has"
+        )
+    return prefix
 
 
 def _gateway(text: str, prefix: ipaddress.IPv4Network) -> str:
