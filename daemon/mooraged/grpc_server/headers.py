@@ -64,22 +64,25 @@ class HeaderReader:
         block that cannot be read."""
         request = self._blocks.get(block)
         if request is None:
+            before = self._decoder.changes
             request = self._request(self.fields(block))
-            if len(self._blocks) < _REMEMBERED and len(block) <= _VALUES_MAX and _only_indexed(block):
+            # One that changes the table has to be read each time that it comes.
+            if self._decoder.changes == before and len(block) <= _VALUES_MAX:
+                if len(self._blocks) == _REMEMBERED:
+                    self._blocks.clear()
                 self._blocks[block] = request
         return request
 
     def fields(self, block: bytes) -> list[Field]:
         """All fields of a block. The blocks that are remembered are forgotten if it changes the dynamic table."""
-        length, first = self._decoder.newest
+        before = self._decoder.changes
         try:
             fields = self._decoder.decode(block)
         except hpack.OversizedHeaderListError as error:
             raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, str(error)) from None
         except hpack.HPACKError as error:
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, str(error)) from None
-        now, newest = self._decoder.newest
-        if now != length or newest is not first:
+        if self._decoder.changes != before:
             self._blocks.clear()
         return fields
 
@@ -95,22 +98,6 @@ class HeaderReader:
         if len(lasting) == len(fields):
             return request
         return _limited(request, next(value for name, value in fields if name == _TIMEOUT_HEADER))
-
-
-def _only_indexed(block: bytes) -> bool:
-    """Whether a block that was read consists of references to the tables alone: to read it changes nothing, and means the
-    same as long as the tables are the same."""
-    position, size = 0, len(block)
-    while position < size:
-        first = block[position]
-        if not first & 0x80:
-            return False
-        position += 1
-        if first == 0xFF:  # an index of several bytes, of which all but the last have the high bit
-            while block[position] & 0x80:
-                position += 1
-            position += 1
-    return True
 
 
 def _request(fields: Sequence[Field]) -> Request:

@@ -74,12 +74,18 @@ def test_any_block_is_read_as_by_the_library(blocks: list[bytes]) -> None:
             return
 
 
-def test_a_block_of_references_is_read_once() -> None:
+def test_a_block_that_changes_nothing_is_read_once() -> None:
     encoder, reader = hpack.Encoder(), HeaderReader()
     first = reader.request(encoder.encode(HEADERS))
     second, third = reader.request(encoder.encode(HEADERS)), reader.request(encoder.encode(HEADERS))
     assert first == second
     assert second is third
+    literal = encoder.encode([*HEADERS, hpack.NeverIndexedHeaderTuple("secret", "x")])
+    assert reader.request(literal) is reader.request(literal)
+    changing = hpack.Encoder().encode([*HEADERS, ("new", "x")])
+    before = reader._decoder.changes
+    assert reader.request(changing) == reader.request(changing)
+    assert reader._decoder.changes > before + 8
 
 
 def test_a_change_of_the_table_changes_what_bytes_mean() -> None:
