@@ -165,7 +165,8 @@ class OciRuntime:
             fds=launch.fds if launch else {},
             orphans=launch is not None,
             sealed=self.direct,
-            hidden=self.name == "crun" and cgroups.is_hybrid(),
+            # Not for an exec, which joins the groups that there are: the mount namespace takes as long as crun itself.
+            hidden=self.name == "crun" and step != "exec" and cgroups.is_hybrid(),
             oom_score=launch.oom_score if launch else None,
         )
         try:

@@ -24,7 +24,7 @@ for procs in (None, sys.argv[1]):
     if procs:
         open(procs, "w").write(str(os.getpid()))
     lock.prepare()
-    lock._taking.result(20)
+    lock._keeping.result(20)
     print(open("/proc/self/cgroup").read().encode())
 lock.close()
 """
@@ -53,11 +53,11 @@ def test_without_control_groups_it_does_nothing(monkeypatch: pytest.MonkeyPatch)
     lock = CgroupLock()
     try:
         lock.prepare()
-        assert lock._taking is not None
-        lock._taking.result(20)
-        taken = lock._taking
+        assert lock._keeping is not None
+        lock._keeping.result(20)
+        taken = lock._keeping
         lock.prepare()
-        assert lock._taking is taken
+        assert lock._keeping is taken
     finally:
         lock.close()
 
@@ -72,8 +72,8 @@ def test_a_control_group_that_can_not_be_joined_does_not_matter(
     try:
         for _ in range(2):
             lock.prepare()
-            assert lock._taking is not None
-            lock._taking.result(20)
+            assert lock._keeping is not None
+            lock._keeping.result(20)
     finally:
         lock.close()
     assert os.listdir(tmp_path) == ["cgroup.procs"]
