@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from moorage_cri import labels
 from moorage_cri.background import Background
 from moorage_cri.cni.network import PodNetwork
 from moorage_cri.config import Config
+from moorage_cri.container import journal
 from moorage_cri.container.create import CreateContainer
 from moorage_cri.container.start import StartContainer
 from moorage_cri.container.status import ContainerStatus
@@ -30,6 +32,7 @@ from moorage_cri.context import Cri
 from moorage_cri.exits import Exits
 from moorage_cri.image.cache import CachedImage, ImageCache
 from moorage_cri.metadata import encode_sandbox
+from moorage_cri.model import Run
 from moorage_cri.recovery import recover
 from moorage_cri.sandbox.run import RunPodSandbox
 from moorage_cri.sandbox.stop import StopPodSandbox
@@ -364,6 +367,27 @@ async def test_the_stop_signal_is_sent_once(world: World) -> None:
     await asyncio.gather(world.stop(container, 1), world.stop(container, 1))
     assert [number for _, number in world.core.tasks.kills].count(15) == 1
     assert (await world.status(container)).exit_code == 137
+
+
+async def test_the_end_is_written_after_the_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = journal.save
+
+    def slow(folder: Path, run: Run, *, sync: bool = False) -> None:
+        known = replace(run)
+        time.sleep(0 if sync else 0.2)
+        save(folder, known, sync=sync)
+
+    monkeypatch.setattr(journal, "save", slow)
+    await world.follow()
+    container = await world.container(await world.pod(pod_config()))
+    starting = asyncio.ensure_future(world.start(container))
+    while not world.cri.containers.get(container).running:
+        await asyncio.sleep(0.001)
+    await world.stop(container)
+    await starting
+    written = journal.load(world.cri.container_folder(container))
+    assert written is not None
+    assert written.exit_code == 137
 
 
 async def test_out_of_memory_is_the_reason_in_either_order(world: World) -> None:

@@ -88,8 +88,8 @@ class Exits:
         self._record(container)
 
     def _record(self, container: Container) -> None:
-        burial = self._bury(container, container.burial)
-        container.burial = self._cri.background.spawn(f"end of container {container.id}", burial)
+        burial = self._bury(container, container.aftermath)
+        container.aftermath = self._cri.background.spawn(f"end of container {container.id}", burial)
 
     async def _bury(self, container: Container, before: asyncio.Task[None] | None) -> None:
         """Only what is on disk may be forgotten by the task manager. `before` has written what was known before."""

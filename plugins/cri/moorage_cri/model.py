@@ -89,8 +89,8 @@ class Run:
 
 @dataclass(slots=True, eq=False)
 class Container:
-    """A container of a pod. `stopped` is set once it has run and ended; `signalled` once its stop signal was sent; `burial`
-    is what goes on after its end (its end goes to disk, its task is deleted), there from the same moment as `stopped`.
+    """A container of a pod. `stopped` is set once it has run and ended; `signalled` once its stop signal was sent; `aftermath`
+    is what goes on after its start and its end, one after the other: each goes to disk, and then its task is deleted.
     `process` is the OCI process of its specification, as JSON, once a command was run in it.
     `restored`: its processes come from a checkpoint."""
 
@@ -112,7 +112,7 @@ class Container:
     signalled: bool = False
     listed: Listed = NOT_LISTED
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    burial: asyncio.Task[None] | None = None
+    aftermath: asyncio.Task[None] | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -54,9 +55,15 @@ class StartContainer:
                 await self._failed(container, error)
                 raise
             if container.running:
-                await cri.run(journal.save, cri.container_folder(container.id), container.run)
+                await self._note(container)
             await lifecycle.post_start(cri, container)
         return cri_pb2.StartContainerResponse()
+
+    async def _note(self, container: Container) -> None:
+        """Write down that it runs. The news of its end may come meanwhile, and is to be written after it."""
+        saving = self._cri.run(journal.save, self._cri.container_folder(container.id), container.run)
+        container.aftermath = self._cri.background.spawn(f"start of container {container.id}", saving)
+        await asyncio.shield(container.aftermath)
 
     def _check(self, container: Container) -> None:
         if container.removing or container.id not in self._cri.containers:

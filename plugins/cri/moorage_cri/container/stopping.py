@@ -40,8 +40,8 @@ async def stop(cri: Cri, container: Container, grace: float) -> None:
 async def buried(container: Container) -> None:
     """Wait until a container that has ended holds nothing any more: its end is on disk, its root file system unmounted.
     Not for long, since its shim may hang; who needs it done does it again."""
-    if container.burial is not None:
-        await asyncio.wait([container.burial], timeout=_BURIAL_SECONDS)
+    if container.aftermath is not None:
+        await asyncio.wait([container.aftermath], timeout=_BURIAL_SECONDS)
 
 
 def lost(container: Container) -> None:
