@@ -54,13 +54,16 @@ def begin(folder: Path, containers: int) -> None:
     if any(folder.iterdir()):
         raise FailedPrecondition(f"the folder {folder} for the checkpoint is not empty")
     for number in range(containers):
-        (folder / str(number) / IMAGES).mkdir(mode=0o700, parents=True)
+        # Memory and files of containers are for nobody else to read.
+        (folder / str(number)).mkdir(mode=0o700)
+        (folder / str(number) / IMAGES).mkdir(mode=0o700)
 
 
 def finish(folder: Path, containers: Sequence[Saved]) -> None:
     """Write what makes it a checkpoint."""
     document = {"version": _VERSION, "containers": [asdict(each) for each in containers]}
     scratch = folder / f"{_MANIFEST}.tmp"
+    scratch.touch(0o600)
     scratch.write_text(json.dumps(document, indent=1), encoding="utf-8")
     os.replace(scratch, folder / _MANIFEST)
 
