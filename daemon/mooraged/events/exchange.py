@@ -84,6 +84,7 @@ class Reader:
         self._queue: deque[Envelope] = deque()
         self._queue_length = queue_length
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._readable = asyncio.Event()
         self._failure: MoorageError | None = None
         self._closed = False
@@ -105,6 +106,9 @@ class Reader:
         self._wake()
 
     def _wake(self) -> None:
+        if threading.get_ident() == self._thread:  # spares a system call for each reader
+            self._readable.set()
+            return
         try:
             self._loop.call_soon_threadsafe(self._readable.set)
         except RuntimeError:  # the loop is closed, and the reader with it

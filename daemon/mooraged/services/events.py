@@ -17,10 +17,9 @@ from moorage_api.convert import envelope_from_wire, envelope_to_wire
 from moorage_api.errors import InvalidArgument, PermissionDenied
 from moorage_api.events import SINCE_HEADER, UNTIL_HEADER, Envelope, EventBus, Subscription
 from moorage_api.filters import parse
-from moorage_api.rpc import NAMESPACE_HEADER, Call, Service
+from moorage_api.rpc import NAMESPACE_HEADER, Call, Encoded, Service
 from moorage_api.types import TypedValue
 from moorage_api.wire import events_pb2 as pb
-from moorage_api.wire import types_pb2
 
 _SECOND = 1_000_000_000
 _DIGITS = 19
@@ -31,6 +30,7 @@ class Events:
 
     def __init__(self, bus: EventBus) -> None:
         self._bus = bus
+        self._told: tuple[Envelope, Encoded] | None = None
 
     async def Publish(self, request: pb.PublishRequest, call: Call) -> Empty:
         event = TypedValue(request.event.type_url, request.event.value)
@@ -44,7 +44,7 @@ class Events:
         self._bus.forward(envelope)
         return Empty()
 
-    async def Subscribe(self, request: pb.SubscribeRequest, call: Call) -> AsyncIterator[types_pb2.Envelope]:
+    async def Subscribe(self, request: pb.SubscribeRequest, call: Call) -> AsyncIterator[Encoded]:
         filters = list(request.filters)
         if _names_one(call):
             parse(filters)  # for an error that shows the filter as the caller wrote it
@@ -52,7 +52,13 @@ class Events:
         since, until = _moment(call, SINCE_HEADER), _moment(call, UNTIL_HEADER)
         async with aclosing(self._bus.subscribe(filters, since)) as events:
             async for envelope in events if until is None else _before(until, events):
-                yield envelope_to_wire(envelope)
+                yield self._encoded(envelope)
+
+    def _encoded(self, envelope: Envelope) -> Encoded:
+        """As it goes over the wire. All subscribers hear of it one right after the other: it is serialised once."""
+        if self._told is None or self._told[0] is not envelope:
+            self._told = envelope, Encoded(envelope_to_wire(envelope).SerializeToString())
+        return self._told[1]
 
 
 async def _before(until: int, events: Subscription) -> AsyncIterator[Envelope]:
