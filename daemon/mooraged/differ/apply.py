@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import queue
 import threading
@@ -16,6 +17,7 @@ from moorage_api.linux import syscalls
 from mooraged.differ.compression import Decompressor
 from mooraged.differ.extract import Extractor
 from mooraged.differ.growing import GrowingFile, Growth
+from mooraged.differ.helper import Helper, Refused
 from mooraged.differ.image import ImageSink
 from mooraged.differ.messages import Apply
 from mooraged.differ.passing import Passing
@@ -24,7 +26,9 @@ from mooraged.differ.sink import Sink
 from mooraged.differ.tar.events import LimitError
 from mooraged.differ.tar.reader import Reader
 from mooraged.differ.targets import overlay_option, target
+from mooraged.differ.whiteouts import OverlayWhiteouts, remove_entry
 
+logger = logging.getLogger(__name__)
 _BUFFERS = 6
 _BUFFER_SIZE = 1 << 18
 
@@ -50,7 +54,15 @@ class Applying:
     def run(self) -> Applied:
         """Extract the layer. `TarError`, `OSError`; what was extracted by then stays."""
         folder = layer_folder(self._request.mounts)
-        extraction = _Building(self._request, folder) if folder else _Unpacking(self._request)
+        try:
+            return self._run(_Building(self._request, folder) if folder else _Unpacking(self._request))
+        except Refused as refusal:
+            # Two entries of one name, or a fault: one after the other, it is known what comes of it, and what to say.
+            logger.info("a layer is extracted again without a helper: %s", refusal)
+            return self._run(_Unpacking(self._request, helped=False))
+
+    def _run(self, extraction: _Extraction) -> Applied:
+        self.size = 0
         extraction.start()
         digest = hashlib.sha256()
         try:
@@ -140,14 +152,30 @@ class _Extraction(threading.Thread, ABC):
 
 
 class _Unpacking(_Extraction):
-    """The snapshot takes its layer as files."""
+    """The snapshot takes its layer as files. It may be `helped` where nothing was there before: then all can be taken back."""
+
+    def __init__(self, request: Apply, *, helped: bool = True) -> None:
+        super().__init__(request)
+        self._helped = helped
 
     def _extract(self) -> None:
         request = self._request
         with target(request.mounts, request.scratch, apart=request.apart) as place:
-            extractor = Extractor(place.root, place.whiteouts, request.limits, place.lower, apart=request.apart)
-            with Settling(place.root, wanted=request.settle) as settling:
-                self._feed(extractor, settling)
+            helped = self._helped and isinstance(place.whiteouts, OverlayWhiteouts) and _is_empty(place.root)
+            extractor = Extractor(
+                place.root,
+                place.whiteouts,
+                request.limits,
+                place.lower,
+                apart=request.apart,
+                helper=Helper() if helped else None,
+            )
+            try:
+                with Settling(place.root, wanted=request.settle) as settling:
+                    self._feed(extractor, settling)
+            except Refused:
+                _empty(place.root)
+                raise
             if request.sync:
                 _sync(place.root)
 
@@ -186,6 +214,20 @@ class _Building(_Extraction):
             os.fsync(self._fd)
         if self._complete:
             keep_image(self._fd, self._folder)
+
+
+def _is_empty(root: str) -> bool:
+    with os.scandir(root) as entries:
+        return next(entries, None) is None
+
+
+def _empty(root: str) -> None:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in os.listdir(fd):
+            remove_entry(fd, os.fsencode(name))
+    finally:
+        os.close(fd)
 
 
 def _sync(root: str) -> None:

@@ -8,7 +8,8 @@ import stat
 from collections.abc import Sequence
 
 from mooraged.differ.copyup import copy_up, find_below, hides
-from mooraged.differ.folders import Folders, clean
+from mooraged.differ.folders import Folders, link_target
+from mooraged.differ.helper import Helper
 from mooraged.differ.limits import Limits
 from mooraged.differ.sink import DEVICE_MAX, Sink, entry_name, may_be_set, time_of
 from mooraged.differ.tar.events import Data, Entry, TarError, Type
@@ -25,10 +26,20 @@ class Extractor(Sink[int]):
     `lower` are the folders of the layers below, the uppermost first, where `root` has none of their files: a folder that
     the archive leaves out, but has files in, gets the attributes that it has there. With `apart` they will be known only
     later. The process's umask must be 0.
+
+    A `helper` may make small files, where `root` was empty and deletions leave what the layer has made. Before anything that
+    could depend on what it makes, it is waited for; what two entries want in one place it refuses to make (`Refused`).
     """
 
     def __init__(
-        self, root: str, whiteouts: Whiteouts, limits: Limits, lower: Sequence[str] = (), *, apart: bool = False
+        self,
+        root: str,
+        whiteouts: Whiteouts,
+        limits: Limits,
+        lower: Sequence[str] = (),
+        *,
+        apart: bool = False,
+        helper: Helper | None = None,
     ) -> None:
         super().__init__(
             limits,
@@ -48,6 +59,9 @@ class Extractor(Sink[int]):
         self._lower = lower
         self._apart = apart
         self._copied = 0
+        self._helper = helper
+        self._waiting: tuple[bytes, int, bytes] | None = None
+        """Path, folder and name of a file that the helper gets when its bytes come."""
         self._times: dict[bytes, int] = {}
         self._file = -1
         self._end = 0
@@ -60,6 +74,7 @@ class Extractor(Sink[int]):
 
     def finish(self) -> None:
         """The archive is complete: set what could not be set before, the times of folders."""
+        self._await_helper()
         for path, time in tuple(self._times.items()):
             parent, _, name = path.rpartition(b"/")
             try:
@@ -75,7 +90,9 @@ class Extractor(Sink[int]):
                 os.close(fd)
 
     def close(self) -> None:
-        """Release the descriptors."""
+        """Release the descriptors. Nobody makes files any more when this returns."""
+        if self._helper is not None:
+            self._helper.stop()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -84,15 +101,50 @@ class Extractor(Sink[int]):
     def _folder(self, path: bytes) -> int:
         return self._folders.make(path)
 
+    def _await_helper(self) -> None:
+        if self._helper is not None:
+            self._helper.wait()
+
     def _remove(self, fd: int, name: bytes, uid: int, gid: int) -> None:
+        self._await_helper()
         if self._whiteouts.remove(fd, name, uid, gid):
             self._folders.forget()
 
     def _empty(self, fd: int) -> None:
+        self._await_helper()
         if self._whiteouts.opaque(fd):
             self._folders.forget()
 
     def _make_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        if self._may_offer(entry, fd):
+            self._waiting = path, fd, name
+        else:
+            self._open_file(entry, path, fd, name)
+
+    def _may_offer(self, entry: Entry, fd: int) -> bool:
+        """Whether the file is for the helper: a small one of many, which is complete as it is made."""
+        return (
+            self._helper is not None
+            and self._plain is True
+            and not (entry.mode & _SPECIAL_BITS or entry.xattrs)
+            and (entry.uid, entry.gid) == self._owner
+            and not self._folders.gives_group(fd)
+            and self._helper.wants(entry.size, entry.offset)
+        )
+
+    def _offer(self, entry: Entry, data: memoryview) -> bool:
+        """Give the file that waits to the helper, with all its bytes; False where it was opened here after all."""
+        assert self._helper is not None
+        assert self._waiting is not None
+        (path, fd, name), self._waiting = self._waiting, None
+        if len(data) == entry.size and self._helper.offer(
+            path[: -len(name)], fd, name, entry.mode, time_of(entry), data
+        ):
+            return True
+        self._open_file(entry, path, fd, name)
+        return False
+
+    def _open_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
         simple = not (entry.mode & _SPECIAL_BITS or entry.xattrs)
         mode = entry.mode if simple else 0o600
         try:
@@ -117,6 +169,8 @@ class Extractor(Sink[int]):
 
     def _write(self, entry: Entry, event: Data) -> None:
         view, offset = event.view, event.offset
+        if self._waiting is not None and self._offer(entry, view):
+            return
         while len(view):
             written = os.pwrite(self._file, view, offset)
             view = view[written:]
@@ -126,7 +180,11 @@ class Extractor(Sink[int]):
     def _finish_file(self, entry: Entry) -> None:
         """The file is written: its size where it ends in a hole, then owner, attributes and mode, in this order, since
         a new owner clears capabilities and set-id bits; those of most files are right as they were made."""
+        if self._waiting is not None:
+            self._offer(entry, _NOTHING)
         file = self._file
+        if file < 0:
+            return  # the helper has it
         if self._end < entry.size:
             os.ftruncate(file, entry.size)
         if not self._complete:
@@ -143,6 +201,7 @@ class Extractor(Sink[int]):
         try:
             os.mkdir(name, 0o700, dir_fd=fd)
         except FileExistsError:
+            self._await_helper()
             if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                 fd = self._clear(path, fd, name)
                 os.mkdir(name, 0o700, dir_fd=fd)
@@ -155,12 +214,8 @@ class Extractor(Sink[int]):
 
     def _make_link(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
         """A hard link; it has the attributes of the file that it is. The target may be a symbolic link, itself."""
-        target = clean(entry.link, self._limits.max_depth, self._limits.max_path)
-        if target == path:
-            raise TarError("a hard link to itself")
-        target_parent, _, target_name = target.rpartition(b"/")
-        if not target_name:
-            raise TarError("a hard link to the root")
+        self._await_helper()
+        target_parent, target_name = link_target(entry.link, path, self._limits.max_depth, self._limits.max_path)
         parent = path.rpartition(b"/")[0]
         try:
             self._link(target_parent, target_name, fd, name)
@@ -224,6 +279,7 @@ class Extractor(Sink[int]):
 
     def _clear(self, path: bytes, fd: int, name: bytes) -> int:
         """Remove what stands where an entry is to be; returns the folder's descriptor, which may be another one then."""
+        self._await_helper()
         if not remove_entry(fd, name):
             return fd
         self._times.pop(path, None)
@@ -276,6 +332,7 @@ class Extractor(Sink[int]):
         os.chmod(name, stat.S_IMODE(attributes.st_mode), dir_fd=fd)
 
 
+_NOTHING = memoryview(b"")
 _NODE_MODES = {
     Type.CHARACTER_DEVICE: stat.S_IFCHR,
     Type.BLOCK_DEVICE: stat.S_IFBLK,

@@ -177,6 +177,18 @@ def clean(name: bytes, max_depth: int, max_path: int) -> bytes:
     return path
 
 
+def link_target(link: bytes, path: bytes, max_depth: int, max_path: int) -> tuple[bytes, bytes]:
+    """Folder and name of the file that the hard link at the cleaned `path` stands for, both below the root. `TarError` where it
+    stands for itself or the root, or is no path (`clean`)."""
+    target = clean(link, max_depth, max_path)
+    if target == path:
+        raise TarError("a hard link to itself")
+    parent, _, name = target.rpartition(b"/")
+    if not name:
+        raise TarError("a hard link to the root")
+    return parent, name
+
+
 def _clean_slowly(path: bytes) -> bytes:
     names: list[bytes] = []
     for name in path.split(b"/"):

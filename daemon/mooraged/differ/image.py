@@ -15,7 +15,7 @@ from moorage_api.erofs import layout
 from moorage_api.erofs.folder import folder_node
 from moorage_api.erofs.image import ImageWriter, Node
 from mooraged.differ.copyup import find_below
-from mooraged.differ.folders import clean
+from mooraged.differ.folders import link_target
 from mooraged.differ.limits import Limits
 from mooraged.differ.sink import Sink, may_be_set, time_of
 from mooraged.differ.tar.events import Data, Entry, LimitError, TarError, Type
@@ -134,12 +134,7 @@ class ImageSink(Sink[Node]):
             self._empty(made)
 
     def _make_link(self, entry: Entry, path: bytes, folder: Node, name: bytes) -> None:
-        target = clean(entry.link, self._limits.max_depth, self._limits.max_path)
-        if target == path:
-            raise TarError("a hard link to itself")
-        target_parent, _, target_name = target.rpartition(b"/")
-        if not target_name:
-            raise TarError("a hard link to the root")
+        target_parent, target_name = link_target(entry.link, path, self._limits.max_depth, self._limits.max_path)
         try:
             node = _children(self._resolve(target_parent, make=False)).get(target_name)
         except FileNotFoundError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -132,7 +134,7 @@ class _Worker:
 
     def __init__(self) -> None:
         try:
-            self._process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
         except OSError as error:
             raise Unavailable(f"a worker process could not be started: {error}") from error
 
@@ -168,8 +170,10 @@ class _Worker:
             send(self._pipes()[0], Grown(size))
 
     def kill(self) -> None:
-        """End the process, whatever it does. Twice is harmless."""
-        self._process.kill()
+        """End the process, whatever it does, and its helper, which is of its group. Twice is harmless."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_PATIENCE)
 
