@@ -93,7 +93,19 @@ def test_a_daemon_that_dies_is_told(daemon: Daemon, busybox: str) -> None:
     cli = Cli(daemon, busybox, "default")
     cli("pull", "-q", busybox)
     cli.run_detached("sleep", "1000", name="idle")
-    commands = [cli.popen(*words) for words in (["events"], ["logs", "-f", "idle"], ["stats"], ["wait", "idle"])]
+    # As patient as ever, but for the time that a daemon is given to come back.
+    program = "import moorage.process as p; p._RESTART_SECONDS = 1.0; from moorage.cli.app import main; main()"
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *words],
+            env=cli.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for words in (["events"], ["logs", "-f", "idle"], ["stats"], ["wait", "idle"])
+    ]
     for running in commands:
         wait_until(lambda pid=running.pid: _catches(pid), "it has begun")  # type: ignore[misc]
     daemon.kill()
