@@ -32,6 +32,7 @@ from moorage_cri.cni.config import ConfigFolder
 from moorage_cri.cni.netns import NetworkNamespaces
 from moorage_cri.cni.network import Network
 from moorage_cri.cni.plugin import Plugins
+from moorage_cri.cni.turns import Turns
 
 RESULT = {
     "cniVersion": "1.0.0",
@@ -409,3 +410,32 @@ async def test_a_namespace_that_cannot_be_made_leaves_nothing(tmp_path: Path) ->
         await namespaces.make("pod1", {"net.no.such": "1"})
     assert namespaces.ids() == []
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_the_quick_take_turns_and_the_slow_hold_up_nobody() -> None:
+    turns = Turns(2)
+    inside = most = 0
+
+    async def work(seconds: float) -> None:
+        nonlocal inside, most
+        async with turns.turn():
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(seconds)
+            inside -= 1
+
+    await asyncio.gather(*(work(0.01) for _ in range(10)))
+    assert most == 2
+    turns = Turns(2, turn=0.05)
+    slow = [asyncio.ensure_future(work(1000)) for _ in range(3)]
+    async with asyncio.timeout(10):
+        await work(0.01)
+    turns = Turns(1, turn=1000, patience=0.05)
+    slow.append(asyncio.ensure_future(work(1000)))
+    async with asyncio.timeout(10):
+        await work(0.01)
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    async with asyncio.timeout(10):
+        await work(0.01)

@@ -16,6 +16,7 @@ from moorage_api.errors import MoorageError
 from moorage_cri.cni.cache import Cache, Entry
 from moorage_cri.cni.config import ConfigFolder
 from moorage_cri.cni.plugin import Plugins
+from moorage_cri.cni.turns import Turns
 from moorage_cri.concurrency import finish
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Network:
         self._leaving: dict[str, asyncio.Event] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._slots = asyncio.Semaphore(_LEAVING_AT_ONCE)
+        self._turns = Turns(len(os.sched_getaffinity(0)))
 
     def config(self) -> NetworkConfig:
         """The network that pods are attached to now. `Unavailable`, with the reason, where there is none."""
@@ -81,11 +83,12 @@ class Network:
         attachment, config = entry.attachment, entry.network
         await self._wait_for_ports(attachment)
         result: Result = {}
-        for number, plugin in enumerate(config.plugins):
-            previous = result if number else None
-            result = await self._plugins.call(
-                "ADD", attachment, request(config.version, config.name, plugin, attachment.capabilities, previous)
-            )
+        async with self._turns.turn():
+            for number, plugin in enumerate(config.plugins):
+                previous = result if number else None
+                result = await self._plugins.call(
+                    "ADD", attachment, request(config.version, config.name, plugin, attachment.capabilities, previous)
+                )
         await _in_thread(self._cache.save, entry.with_result(result))
         return PodNetwork(tuple(addresses(result, attachment.interface, self._preference)), result)
 
