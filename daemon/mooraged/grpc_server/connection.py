@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 
@@ -24,6 +25,8 @@ from mooraged.grpc_server.peer import (
 )
 from mooraged.grpc_server.sender import Output, Sender
 from mooraged.grpc_server.stream import Stream
+
+logger = logging.getLogger(__name__)
 
 MAX_FRAME = 1 << 20
 """Few heads for large messages. DATA is passed on as it comes, so that this costs no memory."""
@@ -100,6 +103,7 @@ class Connection:
     def fail(self, code: ErrorCode, message: str) -> None:
         """Tell the client why, and close. All its calls are cancelled."""
         if not self._closed:
+            logger.info("client disconnected", extra={"code": code.name, "reason": message})
             self.output.write(frames.goaway(self._last, code, message))
             self.lost()
             self.output.close()
