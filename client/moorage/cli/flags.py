@@ -10,7 +10,7 @@ import click
 
 from moorage.cli.mounts import parse_mount, parse_tmpfs, parse_volume
 from moorage.cli.pairs import pairs
-from moorage.cli.units import SECONDS, parse_size
+from moorage.cli.units import check_seconds, parse_size
 from moorage.image_config import ResolvedImage
 from moorage.network.ports import Port
 from moorage.network.ports import parse as parse_ports
@@ -101,7 +101,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--label-file", multiple=True, metavar="FILE", help="Add the labels of a file."),
     click.option("--annotation", multiple=True, metavar="KEY=VALUE", help="Add an annotation to its specification."),
     click.option("--cidfile", default="", metavar="FILE", help="Write its id to this file."),
-    click.option("--stop-timeout", type=SECONDS, default=None, help="Seconds that stop waits."),
+    click.option("--stop-timeout", type=float, callback=check_seconds, default=None, help="Seconds that stop waits."),
     click.option("--stop-signal", default="", help="What stop sends."),
     click.option("--health-cmd", default="", metavar="COMMAND", help="A shell command; it exits 0 while all is well."),
     click.option("--health-interval", default="", metavar="DURATION", help="Time between two checks [30s]."),

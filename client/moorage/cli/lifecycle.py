@@ -12,14 +12,20 @@ from moorage.cli.each import for_each
 from moorage.cli.errors import CommandError, start_failure
 from moorage.cli.foreground import Console, attach, console_of
 from moorage.cli.terminal import DETACH_KEYS
-from moorage.cli.units import SECONDS
+from moorage.cli.units import check_seconds
 from moorage.container import ContainerHandle
 from moorage.find import find
 from moorage.signals import signal_number
 from moorage_api.errors import MoorageError, NotFound
 
 STOP_SECONDS = click.option(
-    "-t", "--timeout", "--time", type=SECONDS, default=None, help="Seconds to wait [10, or the container's own]."
+    "-t",
+    "--timeout",
+    "--time",
+    type=float,
+    callback=check_seconds,
+    default=None,
+    help="Seconds to wait [10, or the container's own].",
 )
 STOP_SIGNAL = click.option("-s", "--signal", "name", default="", help="What to send in place of its stop signal.")
 _CONTAINERS = click.argument("containers", nargs=-1, required=True, metavar="CONTAINER...")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
-from typing import Any
 
 import click
 
@@ -17,21 +16,11 @@ _STEPS = (("B", 1), ("kB", 10**3), ("MB", 10**6), ("GB", 10**9), ("TB", 10**12))
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
-class _Seconds(click.ParamType):
-    name = "float"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
-        return seconds
-
-
-SECONDS = _Seconds()
-"""An option's value: seconds, fractions allowed; negative or `inf` for ever."""
+def check_seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """The callback of an option that is seconds: fractions are allowed, and negative or `inf` is for ever."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("it is no number of seconds", ctx, param)
+    return value
 
 
 def parse_size(text: str) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from moorage_api.content import Writer, file_of
 
@@ -66,9 +67,10 @@ class Arrival:
             if self._is_near():
                 return True
             self._grown.clear()
-            grown = asyncio.create_task(self._grown.wait())
+            grown = asyncio.create_task(self._grown.wait(), name="more of a blob")
+            waiting: list[asyncio.Future[Any]] = [fetching, grown]
             try:
-                await asyncio.wait([fetching, grown], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 grown.cancel()
         return False
