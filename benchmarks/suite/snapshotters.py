@@ -138,7 +138,8 @@ def run() -> Report:
         f"a base of {FILES} small files. Milliseconds for one operation. Unpack: a layer of {LAYER.files} files and "
         f"{LAYER.size >> 20} MiB, applied and committed. Moorage syncs a snapshot's files before a commit is answered; "
         "containerd leaves them to the kernel. Snapshots that are committed one by one, or as a tower, have nothing in them: "
-        "for them Moorage syncs the records alone, as containerd does. containerd 1.6 has no erofs: beside it stands what containerd needs with "
+        "for them Moorage syncs the records alone, as containerd does. containerd 1.6 has no erofs: beside it stands what "
+        "containerd needs with "
         "overlayfs, and, where the row says so, what Moorage needs with overlayfs.",
     )
     with ExitStack() as stack:
