@@ -12,7 +12,7 @@ The order of writing: a new folder is made beside its place and renamed, then it
 files are synced, then its record is written; a removed snapshot's record goes first, then its folder. So whatever a crash
 leaves behind is a folder without a record, which `cleanup` removes; it also runs at the start. A power cut may leave a record
 of an active snapshot without its folder, since that is not synced: nothing in it was promised to anybody, and the start makes
-it again. So it does with a committed snapshot that has nothing in it, where a snapshotter can (`looks_as_made`).
+it again. So it does with a committed snapshot that has nothing in it, where a snapshotter can (`makes_again`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,9 @@ class FolderSnapshotter(ABC):
 
     rebases = False
     """Whether a folder holds its snapshot's own files only: then a commit can give it a parent."""
+    makes_again = False
+    """Whether a committed snapshot with nothing in it, which a power cut has taken, is made again at the start: see
+    `looks_as_made`."""
     prompt = False
     """Whether `describe` neither waits nor asks the disk (`moorage_api.snapshots.Prompt`)."""
 
@@ -89,12 +93,15 @@ class FolderSnapshotter(ABC):
         effect then.
         """
         content = self.content(snapshot.id)
-        usage = self.measure(snapshot)
-        if not self._durable:
+        if self._durable and not _is_empty(content):
+            # Two that wait for one another otherwise: the disk, and the walk through 100,000 files.
+            with ThreadPoolExecutor(1, "sync") as beside:
+                syncing = beside.submit(self._sync)
+                usage = self.measure(snapshot)
+                syncing.result()
             return usage
-        if usage.inodes > 1:
-            self._sync()
-        elif not self.looks_as_made(snapshot):
+        usage = self.measure(snapshot)
+        if self._durable and not self.looks_as_made(snapshot):
             self._sync_empty(content)
         return usage
 
@@ -223,7 +230,7 @@ class FolderSnapshotter(ABC):
         there = set(os.listdir(self.folders))
         for record in sorted(self._tree.records(), key=lambda record: len(record.parents)):
             committed = record.info.kind is Kind.COMMITTED
-            if str(record.id) in there or (committed and record.usage.inodes > 1):
+            if str(record.id) in there or (committed and not (self.makes_again and record.usage.inodes == 1)):
                 continue
             if not committed:
                 logger.warning(
@@ -245,6 +252,11 @@ class FolderSnapshotter(ABC):
             remove_tree(folder)
         except OSError as error:
             logger.warning("left over until the next cleanup: %s: %s", folder, error)
+
+
+def _is_empty(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is None
 
 
 def measure(folder: str) -> Usage:

@@ -29,6 +29,7 @@ class OverlaySnapshotter(FolderSnapshotter):
     """Snapshots as overlayfs mounts, with `options` on each overlay (not on bind mounts)."""
 
     rebases = True
+    makes_again = True
     prompt = True
 
     def __init__(
