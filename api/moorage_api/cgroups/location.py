@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from moorage_api.cgroups.flatfiles import read_file
 from moorage_api.linux.mount import mountinfo
 
+_TYPES = frozenset({"cgroup", "cgroup2"})
 V2 = ""
 """The name that the hierarchy of version 2 has among the controllers."""
 
@@ -86,10 +87,10 @@ def below(target: str, root: str, path: str) -> str:
 def hierarchies() -> dict[str, tuple[str, str]]:
     """Where each hierarchy is mounted, and which group of it is the mount's root."""
     mounts = {}
-    for entry in mountinfo():
+    for entry in mountinfo(types=_TYPES):
         if entry.type == "cgroup2":
             mounts[V2] = (entry.target, entry.root)
-        elif entry.type == "cgroup":
+        else:
             for option in entry.super_options:
                 mounts[option.removeprefix("name=")] = (entry.target, entry.root)
     return mounts

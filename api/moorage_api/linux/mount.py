@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -176,14 +176,16 @@ def temporary_mount(mounts: Sequence[Mount], folder: str | None = None) -> Itera
         os.rmdir(target)
 
 
-def mountinfo(path: str = "/proc/thread-self/mountinfo") -> Iterator[MountInfo]:
+def mountinfo(path: str = "/proc/thread-self/mountinfo", types: Collection[str] = ()) -> Iterator[MountInfo]:
     """What is mounted in this thread's mount namespace, or in the one whose file is given; parents come before children.
 
-    A thread may have a mount namespace of its own; `/proc/self` would tell of that of the process's first thread.
+    A thread may have a mount namespace of its own; `/proc/self` would tell of that of the process's first thread. `types`
+    are those of the file systems that are asked for: on a node with many mounts most of the time goes into the others.
     """
     with open(path, encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
-            yield _parse_mountinfo(line)
+            if not types or line.partition(" - ")[2].partition(" ")[0] in types:
+                yield _parse_mountinfo(line)
 
 
 def is_mountpoint(target: str) -> bool:

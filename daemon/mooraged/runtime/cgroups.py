@@ -27,11 +27,7 @@ def remove_empty(bundle: Path) -> list[Path]:
     path = _cgroups_path(bundle)
     if not path.startswith("/") or path.strip("/") in ("", ".", "..") or ".." in path.split("/"):
         return []
-    folders = [
-        Path(entry.target) / path.lstrip("/")
-        for entry in mount.mountinfo()
-        if entry.type in _TYPES and entry.root == "/"
-    ]
+    folders = [Path(entry.target) / path.lstrip("/") for entry in mount.mountinfo(types=_TYPES) if entry.root == "/"]
     deadline = time.monotonic() + _PATIENCE
     while folders := [folder for folder in folders if not _remove(folder)]:
         if time.monotonic() >= deadline:

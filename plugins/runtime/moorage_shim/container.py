@@ -13,6 +13,7 @@ from moorage_api.mounts import Mount
 from moorage_api.runtime import Status, Stdio
 from moorage_api.wire import events_types_pb2 as events
 from moorage_shim import cgroups, idmounts, log, records, scratch, shortcuts, spec
+from moorage_shim.ahead import Aheads
 from moorage_shim.cgroups import Cgroup
 from moorage_shim.launching import Host, LaunchRequest, launch_process
 from moorage_shim.loop import Future, Lock
@@ -51,6 +52,7 @@ class Container:
         self.init = Process(host.forker.loop, plan.stdio)
         self.execs: dict[str, Process] = {}
         self._specs: dict[str, bytes] = {}
+        self._aheads = Aheads(host, plan.id, runtime, plan.owner)
         self._loop = host.forker.loop
         self._lock = Lock(self._loop)
         self._oom: OomWatch | None = None
@@ -114,6 +116,8 @@ class Container:
             raise AlreadyExists(f"process {exec_id} exists in {self.id}")
         self.execs[exec_id] = Process(self._loop, stdio, exec_id)
         self._specs[exec_id] = process_spec
+        if self.init.status is Status.RUNNING:
+            self._aheads.begin(self.execs[exec_id], process_spec)
         self.host.publish("exec-added", events.TaskExecAdded(container_id=self.id, exec_id=exec_id))
 
     async def kill(self, exec_id: str, number: int, *, all: bool) -> None:
@@ -147,6 +151,7 @@ class Container:
         async with self._lock:
             process.check("delete")
             if exec_id:
+                await self._aheads.end(exec_id)
                 await process.release()
                 self.execs.pop(exec_id, None)
                 self._specs.pop(exec_id, None)
@@ -260,23 +265,11 @@ class Container:
             raise FailedPrecondition(f"the first process of container {self.id} is not running")
         if process.exec_id not in self._specs:
             raise FailedPrecondition(f"process {process.exec_id} is being started")
-        path = scratch.path(self.bundle, f".exec-{process.exec_id}.json")
-        pid_file = scratch.path(self.bundle, f".exec-{process.exec_id}.pid")
         process_spec = self._specs.pop(process.exec_id)
-        request = LaunchRequest(
-            self.id,
-            self.bundle,
-            pid_file,
-            lambda: spec.write_exec(path, process_spec, terminal=process.stdio.terminal),
-        )
         try:
-            future = await launch_process(
-                self.host,
-                process,
-                request,
-                lambda launch: self.runtime.exec(self.id, path, launch, timeout),
-                self.plan.owner,
-            )
+            if self.init.status is not Status.RUNNING:
+                await self._aheads.end(process.exec_id)
+            future = await self._aheads.launch(process) or await self._launch_exec(process, process_spec, timeout)
             process.status = Status.RUNNING
             self._loop.background(self._follow(process, future), f"exit of {self.id}/{process.exec_id}")
             started = events.TaskExecStarted(container_id=self.id, exec_id=process.exec_id, pid=process.pid)
@@ -285,6 +278,14 @@ class Container:
         except BaseException:
             self._specs[process.exec_id] = process_spec
             raise
+
+    async def _launch_exec(self, process: Process, process_spec: bytes, timeout: float | None) -> Future[Ended]:
+        path, pid_file = (scratch.path(self.bundle, f".exec-{process.exec_id}.{kind}") for kind in ("json", "pid"))
+        write = lambda: spec.write_exec(path, process_spec, terminal=process.stdio.terminal)  # noqa: E731
+        request = LaunchRequest(self.id, self.bundle, pid_file, write)
+        run = lambda launch: self.runtime.exec(self.id, path, launch, timeout)  # noqa: E731
+        try:
+            return await launch_process(self.host, process, request, run, self.plan.owner)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(path)
@@ -323,6 +324,7 @@ class Container:
     async def _delete_init(self) -> None:
         """A failure leaves the container as it is, so that it can be deleted again."""
         init = self.init
+        await self._aheads.end()
         if init.streams is not None:
             await init.streams.settle()
         if init.status is Status.CREATED or not self.runtime.forget(self.id, self.cgroup):

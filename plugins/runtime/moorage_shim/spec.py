@@ -73,15 +73,21 @@ def _uses_news(config: dict[str, Any]) -> bool:
     return any(part.get(name) for part, names in parts for name in names)
 
 
-def write_exec(path: str, process_spec: bytes, *, terminal: bool) -> int | None:
-    """Write an exec's `process` for the runtime to read, adjusted alike; its `terminal` is what the request says. Returns
-    the OOM score as `adjust_bundle` does."""
+def exec_process(process_spec: bytes, *, terminal: bool) -> tuple[bytes, int | None]:
+    """An exec's `process` for the runtime to read, adjusted alike, and the OOM score as `adjust_bundle` has it; its
+    `terminal` is what the request says."""
     process = json.loads(process_spec)
     process["terminal"] = terminal
     score = _neutral_oom_score() if _may_raise_limits() else adjust_process(process)[0]
+    return json.dumps(process).encode(), score
+
+
+def write_exec(path: str, process_spec: bytes, *, terminal: bool) -> int | None:
+    """Write the `exec_process`; returns the OOM score."""
+    process, score = exec_process(process_spec, terminal=terminal)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as file:
-        file.write(json.dumps(process).encode())
+        file.write(process)
     return score
 
 

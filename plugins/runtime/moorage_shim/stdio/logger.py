@@ -17,6 +17,8 @@ from moorage_shim.processes import Command, Ended, Forker, kill_quietly
 from moorage_shim.stdio.uri import parse_uri
 
 _READY_TIMEOUT = 10.0
+# Whoever ends with its input need not be told to end, and would lose what it has not written.
+_LAST_WORDS = 0.5
 _END_TIMEOUT = 12.0
 
 
@@ -37,6 +39,8 @@ class Logger:
 
     async def stop(self) -> None:
         """Give it time to write what it has, then kill it. It saw the end of its input before."""
+        with suppress(DeadlineExceeded):
+            await self._forker.loop.within(self._ended, _LAST_WORDS, "logging program")
         if self._ended.done:
             return
         kill_quietly(self._pid, signal.SIGTERM)

@@ -63,6 +63,7 @@ class Streams:
         self._forker = forker
         self._loop = forker.loop
         self._sinks = Sinks(self._loop)
+        self._pipes: dict[str, int] = {}
         self._prepared: dict[str, tuple[int, Sink]] = {}
         self._outputs: dict[str, Pump] = {}
         self._input: Pump | None = None
@@ -70,6 +71,16 @@ class Streams:
         self._stdin_target = -1
         self._logger: Logger | None = None
         self._master = -1
+
+    def make_pipes(self, owner: tuple[int, int]) -> None:
+        """Make the pipes of the outputs alone, before it is known whether there will be a process: nobody is to see
+        anything of them. Only for one without a terminal, an input or a logging program."""
+        try:
+            for fd, _, name in self._wanted():
+                self._pipes[name], self.child_fds[fd] = _pipe(owner)
+        except OSError:
+            self._close_pipes()
+            raise
 
     async def open(self, id: str, namespace: str, owner: tuple[int, int]) -> None:
         """Open everything that can fail; on an error nothing stays open. `owner` (uid, gid) may reopen the pipes."""
@@ -157,7 +168,7 @@ class Streams:
 
     async def close(self) -> None:
         """Release everything. What has not been moved by now is lost."""
-        self._close_child_ends()
+        self._close_pipes()
         for source, sink in self._prepared.values():
             if source >= 0:
                 os.close(source)
@@ -187,12 +198,16 @@ class Streams:
         if self._logger is not None:
             self.child_fds |= {1: self._logger.stdout, 2: self._logger.stderr}
             return
-        for fd, uri, name in ((1, self.stdio.stdout, "stdout"), (2, self.stdio.stderr, "stderr")):
-            if uri:
-                sink = self._sinks.make(uri, name)
-                read, write = _pipe(owner)
-                self.child_fds[fd] = write
-                self._prepared[name] = (read, sink)
+        for fd, uri, name in self._wanted():
+            sink = self._sinks.make(uri, name)
+            if name not in self._pipes:
+                self._pipes[name], self.child_fds[fd] = _pipe(owner)
+            self._prepared[name] = (self._pipes.pop(name), sink)
+
+    def _wanted(self) -> list[tuple[int, str, str]]:
+        """The outputs that go somewhere: descriptor, URI and name."""
+        outputs = ((1, self.stdio.stdout, "stdout"), (2, self.stdio.stderr, "stderr"))
+        return [(fd, uri, name) for fd, uri, name in outputs if uri]
 
     def _start_input(self, target: int) -> None:
         assert self._stdin is not None
@@ -214,10 +229,21 @@ class Streams:
             os.close(self._stdin_target)
             self._stdin_target = -1
 
+    def _close_pipes(self) -> None:
+        self._close_child_ends()
+        for source in self._pipes.values():
+            os.close(source)
+        self._pipes.clear()
+
     def _close_child_ends(self) -> None:
         for fd in self.child_fds.values():
             os.close(fd)
         self.child_fds.clear()
+
+
+def are_plain(stdio: Stdio) -> bool:
+    """Whether there are only outputs, and pipes are all that they need (`Streams.make_pipes`)."""
+    return not (stdio.terminal or stdio.stdin or parse_uri(stdio.stdout).scheme in _BINARY)
 
 
 async def open_streams(

@@ -1,0 +1,131 @@
+"""Runtimes that are started when an exec is added, and wait for its start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
+from moorage_api.wire import shim_v3_pb2 as pb
+from moorage_shim import ahead
+from support.shim import Node, ShimClient, kill, process_spec, workers
+
+
+def waiting(node: Node) -> list[int]:
+    """The OCI runtimes that have been called to add a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"exec" in words and any(word.startswith(os.fsencode(node.folder)) for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def added(node: Node, client: ShimClient, exec_id: str, *args: str, **fields: str) -> None:
+    """Add a process to the container `c`."""
+    request = pb.ExecProcessRequest(id="c", exec_id=exec_id, **fields)
+    request.spec.value = json.dumps(process_spec(args)).encode()
+    await client.call("Exec", request)
+
+
+async def test_nothing_runs_and_nothing_is_opened_before_the_start(node: Node, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    client = await node.task("c", "/bin/sleep", "600")
+    await added(node, client, "e", "/bin/echo", "now", stdout=f"file://{out}")
+    await until(lambda: waiting(node))
+    assert not out.exists()
+    assert len((await client.call("Pids", pb.PidsRequest(id="c"))).processes) == 1
+    await client.call("Start", pb.StartRequest(id="c", exec_id="e"))
+    assert (await client.call("Wait", pb.WaitRequest(id="c", exec_id="e"))).exit_status == 0
+    assert out.read_text() == "now\n"
+
+
+async def test_one_that_is_not_started_is_given_up_and_can_be_started_later(node: Node, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    client = await node.task("c", "/bin/sleep", "600")
+    await added(node, client, "e", "/bin/echo", "late", stdout=f"file://{out}")
+    await until(lambda: waiting(node))
+    await until(lambda: not waiting(node))
+    await until(lambda: not workers(node.shims[0].pid))
+    await client.call("Start", pb.StartRequest(id="c", exec_id="e"))
+    assert (await client.call("Wait", pb.WaitRequest(id="c", exec_id="e"))).exit_status == 0
+    assert out.read_text() == "late\n"
+
+
+async def test_one_that_is_deleted_leaves_nothing(crun_node: Node) -> None:
+    client = await crun_node.task("c", "/bin/sleep", "600")
+    await client.call("Connect", pb.ConnectRequest(id="c"))
+    (worker,) = workers(crun_node.shims[0].pid)
+    before = sorted(os.listdir(f"/proc/{worker}/fd"))
+    for _ in range(3):
+        await added(crun_node, client, "e", "/bin/id", stdout="/nowhere", stderr="/nowhere")
+        await client.call("Delete", pb.DeleteRequest(id="c", exec_id="e"))
+    assert waiting(crun_node) == []
+    assert sorted(os.listdir(f"/proc/{worker}/fd")) == before
+
+
+async def test_with_the_container_they_go_too(node: Node) -> None:
+    client = await node.task("c", "/bin/sleep", "600")
+    await added(node, client, "e", "/bin/id")
+    kill((await client.call("State", pb.StateRequest(id="c"))).pid)
+    await client.call("Wait", pb.WaitRequest(id="c"))
+    with pytest.raises(FailedPrecondition):
+        await client.call("Start", pb.StartRequest(id="c", exec_id="e"))
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    assert waiting(node) == []
+    with pytest.raises(NotFound):
+        await client.call("State", pb.StateRequest(id="c"))
+
+
+async def test_a_paused_container_takes_none(node: Node) -> None:
+    client = await node.task("c", "/bin/sleep", "600")
+    await added(node, client, "e", "/bin/id")
+    await client.call("Pause", pb.PauseRequest(id="c"))
+    with pytest.raises(MoorageError):
+        await client.call("Start", pb.StartRequest(id="c", exec_id="e"))
+    await client.call("Resume", pb.ResumeRequest(id="c"))
+    await client.call("Start", pb.StartRequest(id="c", exec_id="e"))
+    assert (await client.call("Wait", pb.WaitRequest(id="c", exec_id="e"))).exit_status == 0
+
+
+async def test_what_is_wrong_with_one_is_told_at_its_start(crun_node: Node) -> None:
+    client = await crun_node.task("c", "/bin/sleep", "600")
+    for exec_id, value in (("text", b"{"), ("list", b"[]")):
+        request = pb.ExecProcessRequest(id="c", exec_id=exec_id)
+        request.spec.value = value
+        await client.call("Exec", request)
+        with pytest.raises(MoorageError):
+            await client.call("Start", pb.StartRequest(id="c", exec_id=exec_id))
+    await added(crun_node, client, "missing", "/bin/nothing")
+    with pytest.raises(MoorageError, match="nothing"):
+        await client.call("Start", pb.StartRequest(id="c", exec_id="missing"))
+    await added(crun_node, client, "closed", "/bin/id", stdout="/nowhere/fifo")
+    with pytest.raises(MoorageError, match="nowhere"):
+        await client.call("Start", pb.StartRequest(id="c", exec_id="closed"))
+    assert waiting(crun_node) == []
+
+
+async def test_many_at_once_are_not_all_started_ahead(crun_node: Node) -> None:
+    client = await crun_node.task("c", "/bin/sleep", "600")
+    ids = [f"e{number}" for number in range(ahead._MOST + 3)]
+    for exec_id in ids:
+        await added(crun_node, client, exec_id, "/bin/id")
+    assert len(waiting(crun_node)) <= ahead._MOST
+    for exec_id in ids:
+        await client.call("Start", pb.StartRequest(id="c", exec_id=exec_id))
+    answers = [await client.call("Wait", pb.WaitRequest(id="c", exec_id=exec_id)) for exec_id in ids]
+    assert {answer.exit_status for answer in answers} == {0}
