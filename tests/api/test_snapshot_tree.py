@@ -13,6 +13,7 @@ import pytest
 from moorage_api.errors import AlreadyExists, DataLoss, FailedPrecondition, InvalidArgument, NotFound
 from moorage_api.snapshot_tree import Record, SnapshotTree
 from moorage_api.snapshots import Info, Kind, Usage
+from moorage_api.wal import CHECKPOINT_PAGES
 
 
 @pytest.fixture
@@ -172,6 +173,35 @@ def test_record_is_on_disk_when_the_call_returns(tree: SnapshotTree, tmp_path: P
     with sqlite3.connect(tmp_path / "metadata.db") as other:
         assert other.execute("SELECT name, kind FROM snapshot").fetchall() == [("base", "Committed")]
     other.close()
+
+
+def test_the_log_is_written_over_and_does_not_grow(tree: SnapshotTree, tmp_path: Path) -> None:
+    log = tmp_path / "metadata.db-wal"
+    size = log.stat().st_size
+    assert size > CHECKPOINT_PAGES * 4096
+    for number in range(CHECKPOINT_PAGES):
+        tree.create(Kind.ACTIVE, f"key-{number}", "", None, nothing)
+    assert log.stat().st_size == size
+    tree.close()
+    again = SnapshotTree(tmp_path / "metadata.db")
+    assert len(again.records()) == CHECKPOINT_PAGES
+    again.close()
+
+
+def test_parents_with_greater_ids_are_found_again(tree: SnapshotTree, tmp_path: Path) -> None:
+    """As where a commit gave a snapshot a parent that was made after it."""
+    tree.create(Kind.ACTIVE, "key", "", None, nothing)
+    layer(tree, "base")
+    top = tree.commit("top", "key", None, no_usage, parent="base")
+    tree.create(Kind.VIEW, "view", "top", None, nothing)
+    known = tree.records()
+    tree.close()
+    again = SnapshotTree(tmp_path / "metadata.db")
+    assert sorted(again.records(), key=lambda record: record.id) == sorted(known, key=lambda record: record.id)
+    assert again.get("view").parents == (top.id, *top.parents)
+    with pytest.raises(FailedPrecondition):
+        again.remove("base")
+    again.close()
 
 
 def test_database_of_a_later_version(tmp_path: Path) -> None:

@@ -6,14 +6,17 @@ import gzip
 import hashlib
 import io
 import tarfile
+import threading
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from moorage_api.mounts import Mount
 from moorage_api.wire import diff_pb2, types_pb2
 from moorage_api.wire import snapshots_pb2 as pb
+from moorage_snapshotter.overlay import OverlaySnapshotter
 
 from .conftest import Client, failure
 
@@ -30,6 +33,22 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def prepare(client: Client, name: str, key: str, parent: str = "") -> list[types_pb2.Mount]:
     return list(client.snapshots.Prepare(pb.PrepareSnapshotRequest(snapshotter=name, key=key, parent=parent)).mounts)
+
+
+@pytest.mark.parametrize("prompt", [True, False])
+def test_only_what_may_wait_has_a_thread(leased: Client, monkeypatch: pytest.MonkeyPatch, prompt: bool) -> None:
+    threads: list[str] = []
+    mounts = OverlaySnapshotter.mounts
+
+    def watch(self: OverlaySnapshotter, key: str) -> list[Mount]:
+        threads.append(threading.current_thread().name)
+        return mounts(self, key)
+
+    monkeypatch.setattr(OverlaySnapshotter, "mounts", watch)
+    monkeypatch.setattr(OverlaySnapshotter, "prompt", prompt)
+    prepare(leased, "overlayfs", "active")
+    leased.snapshots.Mounts(pb.MountsRequest(snapshotter="overlayfs", key="active"))
+    assert [name.startswith("core") for name in threads] == [not prompt]
 
 
 def stat(client: Client, name: str, key: str) -> pb.Info:
