@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -38,6 +39,17 @@ def cri_lines(log: Path) -> list[str]:
     return [line.split(" ", 3)[3] for line in log.read_text().splitlines()]
 
 
+def processes_that_run(script: str) -> list[int]:
+    """The processes of containers whose shell was given `script`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        # It may have ended by now.
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and script.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
 def numbers(lines: Sequence[str]) -> list[int]:
     return [int(line) for line in lines]
 
@@ -58,9 +70,9 @@ def test_kill_nine_loses_no_line(daemon: Daemon, cri: CriClient, busybox: str) -
     wait_until(lambda: log.exists() and len(cri_lines(log)) > 5)
     daemon.kill()
     at_the_kill = len(cri_lines(log))
-    time.sleep(3)
+    # Its output does not stand still while the daemon is away.
+    wait_until(lambda: len(cri_lines(log)) >= at_the_kill + 20)
     while_away = len(cri_lines(log))
-    assert while_away >= at_the_kill + 20, "the pod's output stood still while the daemon was away"
     daemon.start()
     wait_until(lambda: len(cri_lines(log)) > while_away + 5)
 
@@ -73,10 +85,17 @@ def test_kill_nine_loses_no_line(daemon: Daemon, cri: CriClient, busybox: str) -
 
 
 def test_exits_while_the_daemon_is_away_are_found(daemon: Daemon, cri: CriClient, busybox: str) -> None:
-    container, log = start_both(daemon, cri, busybox, "sleep 5; exit 7")
+    script = f"trap 'exit 7' USR1; echo {daemon.id}; while true; do sleep 0.1; done"
+    container, log = start_both(daemon, cri, busybox, script)
+    wait_until(lambda: log.exists() and bool(cri_lines(log) and daemon.run("moorage", "logs", "native")))
     assert cri.status(container).state == cri_pb2.CONTAINER_RUNNING
     daemon.kill()
-    time.sleep(6)
+    pids = processes_that_run(script)
+    assert len(pids) == 2
+    for pid in pids:
+        os.kill(pid, signal.SIGUSR1)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    time.sleep(0.1)  # when it ended is noted by whoever has just reaped it
     before_start = time.time_ns()
     daemon.start()
 
