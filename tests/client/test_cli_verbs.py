@@ -187,6 +187,12 @@ def test_images_without_a_name(cli: Cli, boat: str) -> None:
     assert re.fullmatch(r"Deleted: sha256:[0-9a-f]{64}\n", cli("image", "prune", "-f"))
     again = cli("commit", boat).strip()
     cli("tag", again, "named:1")
+    cli("tag", again, "quay.test/far/named:2")
+    tags = json.loads(cli("inspect", "--format", "{{json .RepoTags}}", again))
+    assert tags == ["named:1", "quay.test/far/named:2"]
+    digests = json.loads(cli("inspect", "--format", "{{json .RepoDigests}}", again))
+    assert [digest.partition("@")[0] for digest in digests] == ["named", "quay.test/far/named"]
+    cli("rmi", "quay.test/far/named:2")
     assert cli("images", "-q", "-f", "dangling=true") == ""
     assert cli("rmi", again) == "Untagged: named:1\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import msgspec
 from moorage.cli.app import App, connected
 from moorage.cli.describe import describe_container
 from moorage.cli.each import describe_each
+from moorage.cli.references import familiar, repository
 from moorage.container import ContainerHandle
 from moorage.dangling import is_dangling
 from moorage.find import find
@@ -59,7 +61,8 @@ async def _inspect(app: App, name: str, kind: str | None, *, size: bool) -> dict
             if kind == "container":
                 raise
     try:
-        return _image(await app.client.image(name))
+        found_image = await app.client.image(name)
+        return _image(found_image, await _names(app, found_image.image))
     except (NotFound, InvalidArgument) as error:
         if kind == "image":
             raise
@@ -76,18 +79,19 @@ async def _sizes(app: App, handle: ContainerHandle) -> dict[str, int]:
     return {"SizeRw": sizes[0], "SizeRootFs": sum(sizes)} if sizes else {}
 
 
-def _names(image: Image) -> dict[str, list[str]]:
-    if is_dangling(image):
-        return {"RepoTags": [], "RepoDigests": []}
-    repository = image.name.partition("@")[0].rpartition(":")[0]
-    return {"RepoTags": [image.name], "RepoDigests": [f"{repository}@{image.target.digest}"]}
+async def _names(app: App, image: Image) -> dict[str, list[str]]:
+    """All names of an image, as docker has them."""
+    same = await app.client.images.list(f'target.digest=="{image.target.digest}"')
+    names = sorted(each.name for each in same if not is_dangling(each))
+    digests = {f"{repository(name)}@{image.target.digest}" for name in names}
+    return {"RepoTags": [familiar(name) for name in names if "@" not in name], "RepoDigests": sorted(digests)}
 
 
-def _image(image: ResolvedImage) -> dict[str, Any]:
+def _image(image: ResolvedImage, names: Mapping[str, list[str]]) -> dict[str, Any]:
     config = image.config
     return {
         "Id": image.id,
-        **_names(image.image),
+        **names,
         "Created": config.created,
         "Author": config.author,
         "Architecture": config.architecture,
