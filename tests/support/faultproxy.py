@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -152,6 +153,9 @@ class FaultProxy(WebServer):
     ) -> None:
         part = body if fault.cut is None else body[: fault.cut]
         step = self.rate // 20 or 1 << 20
+        if self.rate and request.transport is not None:
+            # What is sent by now is not to wait in the kernel, however slow the client is.
+            request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         for start in range(0, len(part), step):
             piece = part[start : start + step]
             await response.write(piece)
