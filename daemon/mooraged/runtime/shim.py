@@ -22,6 +22,7 @@ from mooraged.runtime.stubs import LogsStub, SandboxStub, StreamsStub, TaskStub
 from mooraged.runtime.ttrpc_client import TtrpcClient
 
 log = logging.getLogger(__name__)
+_ENDED = frozenset({"Z", "X"})
 _START_TIME = 19  # /proc/PID/stat: field 22, counted from zero behind the command's name
 
 
@@ -94,12 +95,13 @@ class Shim:
 
 
 def start_time(pid: int) -> int:
-    """When the process started, in clock ticks since boot (proc_pid_stat(5)); zero when there is none."""
+    """When the process started, in clock ticks since boot (proc_pid_stat(5)); zero when there is none, or it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return int(stat.rpartition(")")[2].split()[_START_TIME])
+    fields = stat.rpartition(")")[2].split()
+    return 0 if fields[0] in _ENDED else int(fields[_START_TIME])
 
 
 def kill_process(pid: int, started: int, patience: float = 0.0) -> bool:

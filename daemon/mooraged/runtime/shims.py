@@ -67,7 +67,7 @@ class Shims:
     ) -> Shim | None:
         """Connect to the shim that ran when the daemon last did; None when it runs no longer. `DeadlineExceeded`."""
         endpoint = _stored_endpoint(bundle)
-        if not endpoint.bootstrap.address:
+        if not endpoint.bootstrap.address or not _lives(endpoint):
             return None
         launcher = self._resolver.launcher(launcher_id)
         if isinstance(launcher, ForeignLauncher):
@@ -228,6 +228,11 @@ def _with_pid(endpoint: Endpoint, pid: int) -> Endpoint:
     bootstrap = endpoint.bootstrap
     named = Bootstrap(bootstrap.address, bootstrap.version, bootstrap.protocol, pid)
     return Endpoint(named, start_time(pid) if pid else 0)
+
+
+def _lives(endpoint: Endpoint) -> bool:
+    """False for a shim whose process has gone, though another that worked for it may still answer for a moment."""
+    return not endpoint.started or start_time(endpoint.bootstrap.pid) == endpoint.started
 
 
 def _stored_endpoint(bundle: Bundle) -> Endpoint:

@@ -14,6 +14,7 @@ from moorage_api.runtime import Status
 from moorage_api.sandboxes import SandboxController, SandboxSpec
 from mooraged.runtime.bundle import Bundle, Record
 from support.runtime import DEBIAN, NAMESPACE, OURS, World
+from support.shim import kill
 
 
 @pytest.fixture
@@ -168,7 +169,7 @@ async def test_a_pod_that_died_while_the_daemon_was_away(world: World) -> None:
     await pods(world).start(spec("pod"))
     await start_container(world, "inside", "pod")
     await world.stop()
-    os.kill(world.shim_pid("pod"), signal.SIGKILL)
+    kill(world.shim_pid("pod"))
     await world.start()
     assert pods(world).status("pod").state == "notready"
     assert world.tasks.get("inside").exit_status == 137
