@@ -22,7 +22,7 @@ from support.images import push
 from support.registry import Registry
 from support.transfer import World, spec
 
-IMAGE = spec("one", size=1_000_000)
+IMAGE = spec("one", size=4_000_000)
 
 
 class Whole:
@@ -70,7 +70,7 @@ async def test_a_layer_passes_differs_that_do_not_know_it(
     tmp_path: Path, differ: WalkingDiffer, registry: Registry, proxy: FaultProxy, first: type[Differ], early: bool
 ) -> None:
     push(registry.address, "differs/image", "v1", IMAGE)
-    proxy.rate = 1_000_000
+    proxy.rate = 8_000_000
     told: list[Progress] = []
     watched = Watched(differ)
     async with world_of(tmp_path, first(), watched) as world:

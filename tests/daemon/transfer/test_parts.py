@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from pathlib import Path
 
 import pytest
 
+from moorage_api.differ import Differ
 from moorage_api.errors import DataLoss
 from mooraged.transfer import download
 from support.faultproxy import Fault, FaultProxy
@@ -27,9 +30,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Large:
     """An image with one layer of several parts, behind the proxy."""
 
-    def __init__(self, world: World, registry: Registry, proxy: FaultProxy) -> None:
+    def __init__(self, world: World, registry: Registry, proxy: FaultProxy, size: int = SIZE) -> None:
         self.world, self.proxy = world, proxy
-        image = spec("large", size=SIZE)
+        image = spec("large", size=size)
         push(registry.address, "parts/image", "v1", image)
         (self.layer,) = layer_digests(image)
         self.size = len(image.blobs()[1][0])
@@ -44,6 +47,11 @@ class Large:
     def ends_well(self) -> None:
         assert self.layer in self.world.blobs()
         assert self.world.leftovers() == []
+
+    def written(self) -> list[int]:
+        """How many bytes the ingests have in their order."""
+        statuses = self.world.metadata.bind("default").content.statuses()
+        return [status.offset for status in statuses if status.expected == self.layer]
 
     def windows(self) -> int:
         """Bytes that a break may cost: the parts that are under way."""
@@ -121,3 +129,42 @@ async def test_a_part_that_was_not_asked_for(large: Large, spoilt: str) -> None:
 async def test_a_part_that_never_ends(large: Large) -> None:
     with pytest.raises(DataLoss, match="more than the"):
         await large.pull(Fault(f"GET .*/{large.layer}", times=2), Fault(f"GET .*/{large.layer}", endless=True))
+
+
+@pytest.mark.parametrize("holes", [True, False])
+async def test_parts_that_came_before_their_turn_outlive_the_daemon(
+    tmp_path: Path, differ: Differ, registry: Registry, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, holes: bool
+) -> None:
+    """What a store has begun with finds them; one whose file system tells no holes has them in memory only."""
+    part, size = 2 << 20, 12 << 20
+    monkeypatch.setattr(download, "PART", part)
+    monkeypatch.setattr("moorage_content.store.keeps_holes", lambda _: holes)
+    killed = Large(World(tmp_path, differ, progress_timeout=60), registry, proxy, size)
+    stays_away = Fault(f"GET .*/{killed.layer}", times=1, cut=0, stall=60)
+    pull = asyncio.create_task(killed.pull(Fault(f"GET .*/{killed.layer}", times=1), stays_away))
+
+    def have_come() -> bool:
+        """The first part, and the two after the one that stays away."""
+        extent = max(path.stat().st_size for path in tmp_path.glob("content/ingest/*/data"))
+        return (
+            proxy.sent(killed.layer) >= 3 * part and killed.written() == [part] and extent == (4 if holes else 1) * part
+        )
+
+    while not killed.written() or not have_come():
+        assert not pull.done()
+        await asyncio.sleep(0.01)
+    pull.cancel()
+    await asyncio.gather(pull, return_exceptions=True)
+    assert killed.written() == [part]
+    await killed.world.close()
+
+    before = proxy.sent(killed.layer)
+    resumed = Large(World(tmp_path, differ), registry, proxy, size)
+    await resumed.pull()
+    again = proxy.sent(resumed.layer) - before
+    if holes:
+        assert again <= resumed.size - 2 * part  # one part at most of the three that had come
+    else:
+        assert again >= resumed.size - part
+    resumed.ends_well()
+    await resumed.world.close()
