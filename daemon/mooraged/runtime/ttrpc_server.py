@@ -32,6 +32,8 @@ from mooraged.runtime.stubs import NAMESPACE_METADATA
 log = logging.getLogger(__name__)
 _CREDENTIALS = struct.Struct("3i")
 _BACKLOG = 512
+# From an accepted socket to its protocol: a task, its transport, and the call that tells the protocol.
+_ROUNDS = 3
 
 
 class _Call:
@@ -94,6 +96,11 @@ class TtrpcServer:
         """Stop listening, end all connections and calls, remove the socket."""
         if self._server is None:
             return
+        for listener in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        # Who has just been accepted gets its protocol within these rounds of the loop; it would never be ended otherwise.
+        for _ in range(_ROUNDS):
+            await asyncio.sleep(0)
         self._server.close()
         for connection in list(self._connections):
             connection.end()
