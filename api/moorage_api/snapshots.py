@@ -14,7 +14,8 @@ What must hold for every method, beyond its own docstring:
 - after a crash in the middle, the next start sees either of the two, and `cleanup` removes what is left over.
 
 Labels come in from every client alike: `containerd.io/snapshot.ref` (the chain ID that an unpacker wants to commit),
-`containerd.io/snapshot/uidmapping` and `/gidmapping` (ID-mapped use), `containerd.io/gc.*` (garbage collection).
+`containerd.io/snapshot/uidmapping` and `/gidmapping` (ID-mapped use), `containerd.io/snapshot/cri.*` (where a layer that is
+pulled comes from), `containerd.io/gc.*` (garbage collection).
 """
 
 from __future__ import annotations

@@ -32,12 +32,18 @@ HTPASSWD = "anna:$2y$05$moorage.moorage.mooraOdbLZJGTWwX9un9jXEiTOsnDHa1uGs8i\n"
 class World:
     """The stores of a daemon in this process, and transfers into them."""
 
-    def __init__(self, folder: Path, differ: Differ, progress_timeout: float = 1.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        differ: Differ,
+        progress_timeout: float = 1.0,
+        snapshotter: NativeSnapshotter | None = None,
+    ) -> None:
         self.folder = folder
         self.certs = folder / "certs.d"
         for name in ("content", "native", "metadata", "certs.d"):
             (folder / name).mkdir(exist_ok=True)
-        self.snapshotter = NativeSnapshotter(folder / "native")
+        self.snapshotter = snapshotter or NativeSnapshotter(folder / "native")
         self.metadata = Metadata(
             folder / "metadata", LocalContentStore(folder / "content"), {"native": self.snapshotter}
         )

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from moorage_api.core import Stores
 from moorage_api.differ import Differ, Extracted, Extracts
 from moorage_api.errors import Aborted, Cancelled, DataLoss, FailedPrecondition, MoorageError
 from moorage_api.mounts import Mount
-from moorage_api.types import Descriptor
+from moorage_api.types import Descriptor, Labels
 from mooraged.transfer.arrival import Arrival
 from mooraged.transfer.threads import Threads
 
@@ -23,12 +23,14 @@ _TELL_INTERVAL = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer to be unpacked: its blob, what the blob must decompress to, and the snapshot that it becomes."""
+    """One layer to be unpacked: its blob, what the blob must decompress to, and the snapshot that it becomes. `labels` are
+    for its snapshotter, which may have the layer from elsewhere."""
 
     descriptor: Descriptor
     diff_id: str
     chain_id: str
     parent: str
+    labels: Labels = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ and the behaviour of its clients.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from moorage_api.oci import image
@@ -21,6 +21,7 @@ _GC_CONTENT = "containerd.io/gc.ref.content."
 _SOURCE = "containerd.io/distribution.source."
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LABEL_MAX = 4096
+_FOR_REMOTE = "containerd.io/snapshot/cri."
 
 
 def children_labels(children: Iterable[Descriptor]) -> dict[str, str]:
@@ -51,6 +52,26 @@ def source_repositories(domain: str, known: Labels) -> list[str]:
 
 def _source_key(domain: str) -> str:
     return _SOURCE + (urlsplit(f"//{domain}").hostname or domain)
+
+
+def remote_labels(reference: str, manifest: str, layers: Sequence[Descriptor]) -> list[dict[str, str]]:
+    """For each layer of an image, the lowest first, what a snapshotter is told that may get its files from the registry
+    by itself: the image, the digest of its manifest, of the layer, and of it and those above, as many as a label holds."""
+    return [
+        {
+            f"{_FOR_REMOTE}image-ref": reference,
+            f"{_FOR_REMOTE}manifest-digest": manifest,
+            f"{_FOR_REMOTE}layer-digest": layer.digest,
+            f"{_FOR_REMOTE}image-layers": _joined(f"{_FOR_REMOTE}image-layers", layers[number:]),
+        }
+        for number, layer in enumerate(layers)
+    ]
+
+
+def _joined(key: str, layers: Sequence[Descriptor]) -> str:
+    digests = ",".join(layer.digest for layer in layers)
+    room = _LABEL_MAX - len(key)
+    return digests if len(digests) <= room else digests[: digests.rindex(",", 0, room + 1)]
 
 
 def ingest_ref(descriptor: Descriptor) -> str:

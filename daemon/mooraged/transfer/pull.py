@@ -16,10 +16,10 @@ from moorage_api.transfer import PullOptions
 from moorage_api.types import Descriptor, Labels
 from mooraged.transfer.arrival import Arrival
 from mooraged.transfer.documents import Found, candidates, read_blob
-from mooraged.transfer.extraction import Target
+from mooraged.transfer.extraction import Layer, Target
 from mooraged.transfer.fetcher import check_size, fetch_blob, fetch_document, set_labels, store_document
 from mooraged.transfer.fetches import Fetches
-from mooraged.transfer.labels import children_labels, source_label
+from mooraged.transfer.labels import children_labels, remote_labels, source_label
 from mooraged.transfer.modernise import Modernised
 from mooraged.transfer.progress import Reporter
 from mooraged.transfer.resolver import Resolved
@@ -163,15 +163,14 @@ class Pull:
         if document.os not in ("", default_platform().os):
             raise InvalidArgument(f"{self._source.reference} is for {format_platform(document.platform())}")
         target = Target(self._stores, self._lease, snapshotter)
+        labels = remote_labels(self._source.reference.canonical, found.descriptor.digest, layers)
         with self._arriving(layers):
-            await self._unpack(layers, target, config, document)
+            await self._unpack(layers_of(layers, document, labels), target, config)
 
-    async def _unpack(
-        self, layers: Sequence[Descriptor], target: Target, config: Descriptor, document: image.ImageConfig
-    ) -> None:
-        async with Fetches(self._blob, layers) as fetches:
+    async def _unpack(self, layers: Sequence[Layer], target: Target, config: Descriptor) -> None:
+        async with Fetches(self._blob, [layer.descriptor for layer in layers]) as fetches:
             supply = _Fetched(fetches, self._arrivals, self._reporter)
-            unpacked = await self._workshop.unpacker.unpack(target, config, layers_of(layers, document), supply)
+            unpacked = await self._workshop.unpacker.unpack(target, config, layers, supply)
             await fetches.finish(unpacked.remote)
 
     @contextmanager

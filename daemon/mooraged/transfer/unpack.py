@@ -14,7 +14,7 @@ from moorage_api.errors import AlreadyExists, Internal, InvalidArgument, Moorage
 from moorage_api.leases import Resource
 from moorage_api.oci import image
 from moorage_api.snapshots import Snapshotter, rebases
-from moorage_api.types import Descriptor
+from moorage_api.types import Descriptor, Labels
 from mooraged.transfer.extraction import Active, Extraction, Layer, Outcome, Supply, Target
 from mooraged.transfer.fetcher import set_labels
 from mooraged.transfer.floors import Floor, all_or_none
@@ -34,15 +34,18 @@ class Unpacked:
     remote: frozenset[str]
 
 
-def layers_of(manifest: Sequence[Descriptor], config: image.ImageConfig) -> list[Layer]:
-    """Pair the layers of a manifest with the diff IDs of its configuration. `InvalidArgument` where they do not match."""
+def layers_of(
+    manifest: Sequence[Descriptor], config: image.ImageConfig, labels: Sequence[Labels] | None = None
+) -> list[Layer]:
+    """Pair the layers of a manifest with the diff IDs of its configuration, and with the labels for the snapshotter of each.
+    `InvalidArgument` where they do not match."""
     diff_ids = config.rootfs.diff_ids
     if len(manifest) != len(diff_ids):
         raise InvalidArgument(f"the manifest has {len(manifest)} layers, the configuration {len(diff_ids)} diff IDs")
     chain = image.chain_ids(diff_ids)
     return [
-        Layer(descriptor, diff_id, chain_id, parent)
-        for descriptor, diff_id, chain_id, parent in zip(manifest, diff_ids, chain, ["", *chain], strict=False)
+        Layer(*layer)
+        for layer in zip(manifest, diff_ids, chain, ["", *chain], labels or [{} for _ in manifest], strict=False)
     ]
 
 
@@ -138,7 +141,7 @@ def _prepare(target: Target, layer: Layer, apart: bool) -> Active | None:
     for _ in range(_PREPARE_TRIES):
         key = f"extract-{time.time_ns() % 1_000_000_000}-{secrets.token_urlsafe(3)} {layer.chain_id}"
         try:
-            mounts = snapshotter.prepare(key, parent, {**inherited, SNAPSHOT_REF: layer.chain_id})
+            mounts = snapshotter.prepare(key, parent, {**inherited, **layer.labels, SNAPSHOT_REF: layer.chain_id})
             return Active(key, mounts, apart)
         except AlreadyExists:
             if _claim(target, layer.chain_id):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moorage_api.oci import image
 from moorage_api.types import Descriptor
-from mooraged.transfer.labels import children_labels, ingest_ref, source_label
+from mooraged.transfer.labels import children_labels, ingest_ref, remote_labels, source_label
 
 DIGESTS = [f"sha256:{number:064x}" for number in range(5)]
 
@@ -43,6 +43,16 @@ def test_sources_of_a_blob_are_gathered() -> None:
     assert source_label("host", "a", {key: "b"}) == {key: "a,b"}
     assert source_label("host", "a", {key: "a,b"}) == {key: "a,b"}
     assert source_label("host", "a", {key: "x" * 4090}) == {}
+
+
+def test_what_a_snapshotter_is_told_fits_into_labels() -> None:
+    layers = [Descriptor(image.OCI_LAYER_GZIP, f"sha256:{number:064x}", 1) for number in range(100)]
+    told = remote_labels("host/name:v1", DIGESTS[0], layers)
+    named = [labels["containerd.io/snapshot/cri.image-layers"].split(",") for labels in told]
+    assert [digests[0] for digests in named] == [layer.digest for layer in layers]
+    assert named[99] == [layers[99].digest]
+    assert named[0] == [layer.digest for layer in layers[:56]]
+    assert max(len(key) + len(value) for labels in told for key, value in labels.items()) <= 4096
 
 
 def test_ingest_references() -> None:
