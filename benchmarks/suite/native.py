@@ -1,4 +1,4 @@
-"""The native API: containers, execs, streams, events and content, against Debian's containerd with the same OCI runtime."""
+"""The native API: containers, execs, streams, events and content, against Debian's containerd with the same OCI runtimes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from suite.native_client import NativeClient
@@ -18,7 +19,7 @@ from support.measure import Timings
 from support.peer import Peer
 from support.registry import Registry
 
-RUNTIME = "runc"
+RUNTIMES = ("crun", "runc")
 ROUNDS = 4
 RUNS, EXECS, TRIPS = 8, 8, 100
 READERS, EVENTS = 32, 100
@@ -40,24 +41,27 @@ class Side:
     def round(self, runs: int, execs: int, trips: int) -> None:
         """Every operation, under a lease where that keeps what is made from collection."""
         with self.client.lease():
-            self.runs(runs)
-            self.in_a_container(execs, trips)
+            for runtime in RUNTIMES:
+                self.client.use(runtime)
+                self.runs(runtime, runs)
+                self.in_a_container(runtime, execs, trips)
             self.content()
         self.events()
 
-    def runs(self, count: int) -> None:
+    def runs(self, runtime: str, count: int) -> None:
         for _ in range(count):
             self.count += 1
-            self.time("run", lambda: self.client.run(f"run-{self.count}", "true"))
+            self.time(f"run {runtime}", lambda: self.client.run(f"run-{self.count}", "true"))
 
-    def in_a_container(self, execs: int, trips: int) -> None:
+    def in_a_container(self, runtime: str, execs: int, trips: int) -> None:
         """Execs, and bytes that `cat` sends back, in one container."""
         self.count += 1
         id = f"long-{self.count}"
         streams = self.client.create(id, "cat")
         self.client.start(id)
         for number in range(execs):
-            self.time("exec", lambda number=number: self.client.execute(id, f"exec-{number}", "true"))  # type: ignore[misc]
+            execute = partial(self.client.execute, id, f"exec-{number}", "true")
+            self.time(f"exec {runtime}", execute)
         for _ in range(trips):
             self.time("trip", lambda: self._trip(*streams))
         for stream in streams:
@@ -88,13 +92,13 @@ def _sides(stack: ExitStack) -> Iterator[Side]:
     registry = stack.enter_context(Registry(folder))
     push(registry.address, "library/busybox", "latest")
     image = f"{registry.address}/library/busybox:latest"
-    for name, daemon in (("Moorage", Daemon(log_level="info")), ("containerd", Peer(runtime=RUNTIME))):
+    for name, daemon in (("Moorage", Daemon(log_level="info")), ("containerd", Peer(pure_cgroups=True))):
         running = stack.enter_context(daemon)
         pull = ["ctr", "-n", "bench", "images", "pull", "--plain-http", image]
         subprocess.run(pull, env=running.environment, check=True, stdout=subprocess.DEVNULL)
         streams = running.folder / "streams"
         streams.mkdir()
-        client = NativeClient(running.address, streams, digest_of(ImageSpec().layers[0]), RUNTIME)
+        client = NativeClient(running.address, streams, digest_of(ImageSpec().layers[0]))
         yield Side(name, stack.enter_context(client))
 
 
@@ -110,15 +114,15 @@ def run() -> Report:
                 side.round(RUNS // ROUNDS, EXECS // ROUNDS, TRIPS // ROUNDS)
     report = Report(
         "The native API",
-        f"Both sides run {RUNTIME}; {ROUNDS} alternating rounds, warm-ups not counted; one client in Python for both. Run: "
-        "from a snapshot to its removal, with container, task, exit status and streams on FIFOs. Exec: from Exec to "
+        f"Both sides run the same OCI runtime; {ROUNDS} alternating rounds, warm-ups not counted; one client in Python for both. "
+        "Run: from a snapshot to its removal, with container, task, exit status and streams on FIFOs. Exec: from Exec to "
         f"DeleteProcess. Byte: through standard input, `cat`, and standard output. Events: {EVENTS} published one after "
         f"the other, until {READERS} readers have them all. Content: {BLOB >> 20} MiB in messages of 1 MiB, committed "
         "with digest and size.",
     )
     rows = [
-        ("run", "Run `true`", 0.7),
-        ("exec", "Exec `true`", 0.7),
+        *((f"run {runtime}", f"Run `true`, {runtime}", 0.7) for runtime in RUNTIMES),
+        *((f"exec {runtime}", f"Exec `true`, {runtime}", 0.7) for runtime in RUNTIMES),
         ("trip", "Byte to an attached container and back", None),
         ("events", "Event fan-out", None),
         ("write", f"Content Write, {BLOB >> 20} MiB", 1.25),

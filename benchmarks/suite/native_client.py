@@ -41,7 +41,7 @@ _SECONDS = 60
 class NativeClient:
     """The services of one daemon, in the namespace `bench`."""
 
-    def __init__(self, address: str, folder: Path, chain_id: str, runtime: str) -> None:
+    def __init__(self, address: str, folder: Path, chain_id: str) -> None:
         self.headers = (("containerd-namespace", "bench"),)
         self._channel = grpc.insecure_channel(
             f"unix:{address}",
@@ -55,8 +55,7 @@ class NativeClient:
         self._leases = leases_pb2_grpc.LeasesStub(self._channel)
         self._snapshots = snapshots_pb2_grpc.SnapshotsStub(self._channel)
         self._tasks = tasks_pb2_grpc.TasksStub(self._channel)
-        options = runc_options_pb2.Options(binary_name=shutil.which(runtime) or runtime)
-        self._runtime = Any(type_url="containerd.runc.v1.Options", value=options.SerializeToString())
+        self.use("runc")
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +73,11 @@ class NativeClient:
         yield
         self.headers = plain
         self._leases.Delete(leases_pb2.DeleteRequest(id="bench", sync=True), metadata=plain, timeout=_SECONDS)
+
+    def use(self, runtime: str) -> None:
+        """Have that OCI runtime run the containers made from now on."""
+        options = runc_options_pb2.Options(binary_name=shutil.which(runtime) or runtime)
+        self._runtime = Any(type_url="containerd.runc.v1.Options", value=options.SerializeToString())
 
     def create(self, id: str, *args: str) -> tuple[int, int]:
         """A snapshot, a container on it, and its task, not started. Returns the client's ends of its standard input and

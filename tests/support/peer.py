@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from moorage_shim.cgroups import UNIFIED, is_hybrid
 from support.clients import Clients
 from support.cni import write_bridge
 from support.leftovers import leftovers, sweep
@@ -21,18 +22,26 @@ from support.session import new_id
 
 BIN = Path(sys.executable).parent
 READY_SECONDS = 30
+_PURE = ("unshare", "--mount", "sh", "-c", f'umount {UNIFIED} && exec "$@"', "sh")
 
 
 class Peer(Clients):
-    """A `containerd` process with its CRI plugin; `pause` is the reference of an image for its pause containers."""
+    """A `containerd` process with its CRI plugin; `pause` is the reference of an image for its pause containers.
 
-    def __init__(self, pause: str = "", runtime: str = "runc", folder: Path | None = None) -> None:
+    With `pure_cgroups` it and all that it starts do not see the second, empty hierarchy of a hybrid host, where crun refuses
+    to work; their mounts are in a namespace of their own then.
+    """
+
+    def __init__(
+        self, pause: str = "", runtime: str = "runc", folder: Path | None = None, *, pure_cgroups: bool = False
+    ) -> None:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="peer-"))
         self.id = new_id()
         self.tag = f"MOORAGE_TEST_ID={self.id}"
         self.cgroup_parent = f"peer-{self.id}"
         self.address = str(self.folder / "containerd.sock")
         self.log_file = self.folder / "containerd.log"
+        self._prefix = _PURE if pure_cgroups and is_hybrid() else ()
         self.network = write_bridge(self.folder / "cni", self.id)
         self.process: subprocess.Popen[bytes] | None = None
         (self.folder / "config.toml").write_text(self._configuration(pause, runtime))
@@ -88,7 +97,7 @@ path = "{self.folder}/opt"
         """Start it, and return when its socket accepts connections."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                ["containerd", "--config", str(self.folder / "config.toml")],
+                [*self._prefix, "containerd", "--config", str(self.folder / "config.toml")],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
