@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_SUBNETS = 1 << 11
+_taken: set[int] = set()
 # Chains of the portmap plugin that every network shares.
 _SHARED_CHAINS = {"CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"}
 
@@ -17,11 +19,13 @@ class Network:
 
     conf_dir: Path
     bridge: str
+    number: int
     subnet: str
     pool: str
 
     def remove(self) -> None:
         """Delete the bridge, and the rules that plugins made for pods that nobody took down; harmless without any."""
+        _taken.discard(self.number)
         subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
         remove_rules(self.bridge)
 
@@ -41,12 +45,15 @@ def remove_rules(network: str) -> None:
 
 
 def write_bridge(folder: Path, id: str) -> Network:
-    """Write a conflist of bridge and portmap; `id` (hex) makes the bridge's name and its /24 in 10.200.0.0/13 unique, and a
-    /24 in 10.208.0.0/13 for the networks of the command line."""
-    number = int(id[:5], 16) % (1 << 11)
+    """Write a conflist of bridge and portmap; `id` (hex) makes the bridge's name unique, and gives it a /24 of 10.200.0.0/13
+    that no other of this process has, and a /24 of 10.208.0.0/13 for the networks of the command line."""
+    number = int(id, 16) % _SUBNETS
+    while number in _taken:
+        number = (number + 1) % _SUBNETS
+    _taken.add(number)
     subnet = f"10.{200 + number // 256}.{number % 256}.0/24"
     pool = f"10.{208 + number // 256}.{number % 256}.0/24"
-    network = Network(folder / "conf", f"mr-{id}", subnet, pool)
+    network = Network(folder / "conf", f"mr-{id}", number, subnet, pool)
     network.conf_dir.mkdir(parents=True)
     ipam = {
         "type": "host-local",

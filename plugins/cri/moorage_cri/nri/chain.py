@@ -38,10 +38,18 @@ class Chain:
         """Do not, any more."""
         self._plugins = [each for each in self._plugins if each is not plugin]
 
-    async def tell(self, event: pb.Event.ValueType, method: str, request: Message, answer: type[Message]) -> None:
-        """Tell each plugin that wants the event. The first error is raised, and the plugins after it are not told."""
+    async def tell(
+        self,
+        event: pb.Event.ValueType,
+        method: str,
+        request: Message,
+        answer: type[Message],
+        due: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Tell each plugin that wants the event, unless `due`, asked when it is this request's turn, says no. The first error
+        is raised, and the plugins after it are not told."""
         async with self._turn:
-            for plugin in self._plugins:
+            for plugin in self._plugins if due() else ():
                 await plugin.relay(event, method, request, answer)
 
     async def create(self, request: pb.CreateContainerRequest) -> Creation:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import Message
@@ -148,9 +149,11 @@ async def start(cri: Cri, container: Container, pid: int) -> None:
 
 async def post_start(cri: Cri, container: Container) -> None:
     """A container's process runs. One whose end has been told already is left out."""
-    if not cri.nri.idle and cri.nri.ledger.live(container.id):
-        request = pb.PostStartContainerRequest(**await _both(cri, container))
-        await _note(cri, pb.POST_START_CONTAINER, "PostStartContainer", request, pb.PostStartContainerResponse)
+    if cri.nri.idle:
+        return
+    request = pb.PostStartContainerRequest(**await _both(cri, container))
+    live = partial(cri.nri.ledger.live, container.id)
+    await _note(cri, pb.POST_START_CONTAINER, "PostStartContainer", request, pb.PostStartContainerResponse, live)
 
 
 async def update_container(
@@ -216,10 +219,17 @@ async def _both(cri: Cri, container: Container, pid: int = 0) -> dict[str, Any]:
     return {"pod": pod, "container": describe.container(container, spec, pid)}
 
 
-async def _note(cri: Cri, event: pb.Event.ValueType, method: str, request: Message, answer: type[Message]) -> None:
+async def _note(
+    cri: Cri,
+    event: pb.Event.ValueType,
+    method: str,
+    request: Message,
+    answer: type[Message],
+    due: Callable[[], bool] = lambda: True,
+) -> None:
     """Tell what cannot be changed any more."""
     try:
-        await cri.nri.chain.tell(event, method, request, answer)
+        await cri.nri.chain.tell(event, method, request, answer, due)
     except MoorageError as error:
         logger.warning("%s", error)
 
