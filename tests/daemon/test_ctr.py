@@ -129,6 +129,7 @@ def test_a_container_in_the_foreground(ctr: Ctr, pulled: str) -> None:
 
 def test_events(ctr: Ctr, pulled: str, tmp_path: Path) -> None:
     log = tmp_path / "events"
+    before = ctr.daemon.log().count("Events/Subscribe")
     with watched(ctr, log):
         ctr.run(pulled, "told", "sleep", "1000")
         ctr("tasks", "kill", "-s", "SIGKILL", "told")
@@ -136,6 +137,7 @@ def test_events(ctr: Ctr, pulled: str, tmp_path: Path) -> None:
         ctr.daemon.call("ctr", "tasks", "rm", "told")
         ctr("containers", "rm", "told")
         wait_until(lambda: "/containers/delete" in log.read_text(), "the last event is heard")
+    wait_until(lambda: ctr.daemon.log().count("Events/Subscribe") > before, "the daemon notes that the reader has gone")
     told = [line.split(maxsplit=6) for line in log.read_text().splitlines()]
     mine = [(words[4], words[5], json.loads(words[6])) for words in told if '"told"' in words[6]]
     topics = [topic for _, topic, _ in mine if topic != "/snapshot/remove"]
