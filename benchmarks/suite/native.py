@@ -21,7 +21,7 @@ from support.registry import Registry
 
 RUNTIMES = ("crun", "runc")
 ROUNDS = 4
-RUNS, EXECS, TRIPS = 8, 8, 100
+RUNS, EXECS, TRIPS = 16, 48, 100
 READERS, EVENTS = 32, 100
 BLOB = 64 << 20
 
