@@ -170,13 +170,15 @@ class Content:
         # In use from before the backend makes the ingest until the writer is closed: never collected meanwhile.
         self._scope.shared.gate.enter(backend_ref)
         try:
-            with renaming({backend_ref: ref}):
-                writer = self._backend_writer(backend_ref, total, expected)
-            try:
-                self._save_ingest(ref, backend_ref, expected, writer)
-            except BaseException:
-                writer.close()
-                raise
+            # A blob that is shared is in use until the database knows that this ingest wants it.
+            with self._scope.shared.gate.using(expected or backend_ref):
+                with renaming({backend_ref: ref}):
+                    writer = self._backend_writer(backend_ref, total, expected)
+                try:
+                    self._save_ingest(ref, backend_ref, expected, writer)
+                except BaseException:
+                    writer.close()
+                    raise
         except BaseException:
             self._scope.shared.gate.leave(backend_ref)
             raise
