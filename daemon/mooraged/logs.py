@@ -27,6 +27,9 @@ _LEVELS = {
     "fatal": logging.CRITICAL,
     "panic": PANIC,
 }
+# Libraries whose records below a warning tell nothing of the daemon.
+NOISY = ("asyncio", "grpc", "alembic", "sqlalchemy", "aiohttp", "hpack")
+
 _CALLERS = {"namespace": NAMESPACE_HEADER, "client": "user-agent"}
 _CALLS = logging.getLogger("mooraged.calls")
 _NAMES = {number: name for name, number in _LEVELS.items()}
@@ -41,7 +44,7 @@ def configure(level: str, format: str = "text", stream: TextIO | None = None) ->
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
     logging.addLevelName(TRACE, "trace")
-    for noisy in ("asyncio", "grpc", "alembic", "sqlalchemy", "aiohttp"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(max(_LEVELS[level], logging.WARNING))
 
 

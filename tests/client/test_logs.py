@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
 
 from moorage import logs, times
 from moorage_api.errors import InvalidArgument, NotFound
+from support.descriptors import none_left
 
 SECOND = 10**9
 
@@ -130,8 +130,7 @@ async def test_following_begins_at_the_tail_and_ends_with_the_container(tmp_path
 async def test_following_leaves_no_descriptor(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_text(record(1))
-    before = len(os.listdir("/proc/self/fd"))
-    following = logs.follow(str(path), asyncio.Event())
-    assert (await anext(following)).text == b"line 1"
-    await following.aclose()
-    assert len(os.listdir("/proc/self/fd")) == before
+    with none_left():
+        following = logs.follow(str(path), asyncio.Event())
+        assert (await anext(following)).text == b"line 1"
+        await following.aclose()

@@ -10,27 +10,23 @@ import pytest
 
 from moorage import stdio
 from moorage_api.runtime import Stdio
-
-
-def open_fds() -> int:
-    return len(os.listdir("/proc/self/fd"))
+from support.descriptors import none_left
 
 
 async def test_what_is_written_arrives_whole_and_nothing_is_left() -> None:
-    before = open_fds()
-    out, err = bytearray(), bytearray()
-    async with stdio.Fifos() as fifos:
-        assert fifos.stdio.stdin == ""
-        fifos.read_into(stdio.collector(out), stdio.collector(err))
-        await asyncio.sleep(0.05)
-        with open(fifos.stdio.stderr, "wb") as end:
-            end.write(b"oops")
-        with open(fifos.stdio.stdout, "wb") as end:
-            await asyncio.to_thread(end.write, b"x" * 1_000_000)
-        await fifos.drained()
-    assert (len(out), bytes(err)) == (1_000_000, b"oops")
-    assert not os.path.exists(fifos.folder)
-    assert open_fds() == before
+    with none_left():
+        out, err = bytearray(), bytearray()
+        async with stdio.Fifos() as fifos:
+            assert fifos.stdio.stdin == ""
+            fifos.read_into(stdio.collector(out), stdio.collector(err))
+            await asyncio.sleep(0.05)
+            with open(fifos.stdio.stderr, "wb") as end:
+                end.write(b"oops")
+            with open(fifos.stdio.stdout, "wb") as end:
+                await asyncio.to_thread(end.write, b"x" * 1_000_000)
+            await fifos.drained()
+        assert (len(out), bytes(err)) == (1_000_000, b"oops")
+        assert not os.path.exists(fifos.folder)
 
 
 async def test_input_reaches_a_reader_that_comes_later_and_its_end_is_told() -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,7 +88,9 @@ def _same(world: World, before: set[str]) -> None:
     try:
         until(check)
     except AssertionError:
-        raise AssertionError(f"left behind: {left}\n{world.daemon.log()[-3000:]}") from None
+        inside = [str(found) for path in left for found in Path(path).rglob("*")]
+        told = [line for line in world.daemon.log().splitlines() if "level=trace" not in line]
+        raise AssertionError("\n".join([f"left behind: {left}", *inside, *told[-40:]])) from None
 
 
 @pytest.mark.parametrize("how", ["before", "after", "hang"])

@@ -19,7 +19,7 @@ def start() -> Iterator[Start]:
     """Configure the root logger onto a buffer; all is as before afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    noisy = {name: logging.getLogger(name).level for name in ("asyncio", "grpc", "alembic", "sqlalchemy", "aiohttp")}
+    noisy = {name: logging.getLogger(name).level for name in logs.NOISY}
 
     def configure(level: str, format: str) -> io.StringIO:
         buffer = io.StringIO()

@@ -111,6 +111,20 @@ async def test_all_code_is_compiled_before_the_zygote_starts(tmp_path: Path) -> 
     assert late == []
 
 
+async def test_a_start_that_is_called_off_leaves_nobody_who_compiles(tmp_path: Path) -> None:
+    launcher = ZygoteLauncher(cache=tmp_path / "pycache")
+    before = children(os.getpid())
+    starting = asyncio.create_task(launcher.prepare())
+    async with asyncio.timeout(20):
+        while not any((tmp_path / "pycache").rglob("*.pyc")):
+            await asyncio.sleep(0.005)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert set(children(os.getpid())) <= set(before)
+    assert not (tmp_path / "pycache/stamp").exists()
+
+
 async def test_a_dead_workshop_harms_nobody_and_is_replaced(crun_node: Node) -> None:
     log = crun_node.folder / "log"
     client = await crun_node.task("c", "/bin/sh", "-c", "sleep 3; echo late; exit 4", stdout=f"cri://{log}")

@@ -17,6 +17,7 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _LAUNCH = "launch.json"
 _CHECKPOINT = "checkpoint"
 _BOOTSTRAP = "bootstrap.json"
 _RECORD = "record.json"
+# How often a folder that somebody still writes into is removed again, and the seconds in between.
+_ATTEMPTS, _PAUSE = 20, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +123,7 @@ class Bundle:
             os.rename(self.path, doomed)
         except FileNotFoundError:
             return
-        for last in (False, False, True):
-            try:
-                shutil.rmtree(doomed)
-            except OSError as error:
-                # A shim that is about to end may have written its last word in between.
-                if last or error.errno != errno.ENOTEMPTY:
-                    raise
-            else:
-                return
+        _erase(doomed)
 
     def _empty(self) -> None:
         try:
@@ -183,6 +178,21 @@ class Bundle:
             raise DataLoss(f"{self.path / name} is damaged: {error}") from error
 
 
+def _erase(folder: Path) -> None:
+    """Remove a folder in which a shim that is about to end may still write, rename and remove its last words."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            if not folder.exists():
+                return
+            if not left or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
 def shim_pid(bundle: Path) -> int:
     """The pid that the shim itself wrote, as containerd's shims do; zero where there is none."""
     try:
@@ -205,7 +215,7 @@ def scan(folder: Path) -> Iterator[Bundle]:
         for entry in _folders(folder / namespace):
             if entry.startswith("."):
                 mount.unmount_recursive(str(folder / namespace / entry))
-                shutil.rmtree(folder / namespace / entry)
+                _erase(folder / namespace / entry)
             else:
                 yield Bundle(folder, check_identifier(namespace), entry)
 

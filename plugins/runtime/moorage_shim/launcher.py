@@ -9,7 +9,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,18 +118,22 @@ class ZygoteLauncher:
         if self._control is not None and self._process is not None and self._process.returncode is None:
             return self._control
         await self._drop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
         try:
             await self._compile()
-            arguments = ("-c", _BEGIN, _FOLDER, str(theirs.fileno()), *self._command("-m", _WORKSHOP))
-            self._process = await self._run(self._command(*_LEAN, *arguments), theirs.fileno())
+            self._control = await self._begin()
         except OSError as error:
-            ours.close()
             raise Unavailable(f"the zygote could not be started: {error}") from error
-        finally:
-            theirs.close()
-        self._control = ours
+        return self._control
+
+    async def _begin(self) -> socket.socket:
+        """Start the process; returns the socket that leads to it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        arguments = ("-c", _BEGIN, _FOLDER, str(theirs.fileno()), *self._command("-m", _WORKSHOP))
+        with theirs, ExitStack() as undo:
+            undo.callback(ours.close)
+            ours.setblocking(False)
+            self._process = await self._run(self._command(*_LEAN, *arguments), theirs.fileno())
+            undo.pop_all()
         return ours
 
     async def _compile(self) -> None:
@@ -141,7 +145,14 @@ class ZygoteLauncher:
             return
         self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         process = await self._run(self._command("-c", f"import runpy, {_WORKSHOP}"))
-        if await process.wait() == 0:
+        try:
+            done = await process.wait() == 0
+        finally:
+            # A daemon that ends at once leaves nobody who writes below its root.
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if done:
             stamp.write_text(_STAMP)
 
     def _command(self, *arguments: str) -> list[str]:
