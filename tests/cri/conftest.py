@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from support.cri import CriClient
+from support.cri import CriClient, with_image
 from support.daemon import Daemon
 
 
 @pytest.fixture
 def cri(shared_daemon: Daemon, busybox: str) -> Iterator[CriClient]:
     """A client of the module's daemon, which has the image; whatever pods a test leaves are removed after it."""
-    with CriClient(shared_daemon.address) as client:
-        client.PullImage(image={"image": busybox})
+    with with_image(shared_daemon, busybox) as client:
         yield client
-        client.remove_all()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from moorage_api.errors import Code, FailedPrecondition, MoorageError
 from moorage_api.wire import cri_pb2
-from support.cri import CriClient, container_config, pod_config, until
+from support.cri import CriClient, container_config, pod_config, until, with_image
 from support.daemon import Daemon
 
 _RUNTIMES = 'plugins."io.containerd.grpc.v1.cri".runtimes'
@@ -75,10 +75,8 @@ def playing() -> Iterator[_Playing]:
 
 @pytest.fixture
 def cri(playing: Daemon, busybox: str) -> Iterator[CriClient]:
-    with CriClient(playing.address) as client:
-        client.pull(busybox)
+    with with_image(playing, busybox) as client:
         yield client
-        client.remove_all()
 
 
 def _code(call: Callable[[], object]) -> Code:

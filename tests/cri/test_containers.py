@@ -96,15 +96,15 @@ def test_the_stop_signal_comes_first(cri: CriClient, pod: Pod, busybox: str) -> 
     config = container_config(busybox, "sh", "-c", script, stop_signal=cri_pb2.SIGNAL_SIGUSR1)
     container = cri.start(*pod, config)
     assert cri.status(container).stop_signal == cri_pb2.SIGNAL_SIGUSR1
-    time.sleep(0.2)
+    cri.until_heeded(container, signal.SIGUSR1)
     cri.stop(container, 10)
     cri.stop(container, 10)
     assert cri.status(container).exit_code == 42
 
 
 def test_after_the_grace_period_comes_sigkill(cri: CriClient, pod: Pod, busybox: str) -> None:
-    container = cri.start(*pod, container_config(busybox, "sh", "-c", "trap '' TERM; sleep 1000"))
-    time.sleep(0.2)
+    container = cri.start(*pod, container_config(busybox, "sh", "-c", "trap '' TERM; while :; do sleep 1; done"))
+    cri.until_heeded(container, signal.SIGTERM)
     started = time.monotonic()
     cri.stop(container, 1)
     assert 0.9 < time.monotonic() - started < 4
@@ -112,8 +112,8 @@ def test_after_the_grace_period_comes_sigkill(cri: CriClient, pod: Pod, busybox:
 
 
 def test_a_second_stop_may_cut_the_grace_period_short(cri: CriClient, pod: Pod, busybox: str) -> None:
-    container = cri.start(*pod, container_config(busybox, "sh", "-c", "trap '' TERM; sleep 1000"))
-    time.sleep(0.2)
+    container = cri.start(*pod, container_config(busybox, "sh", "-c", "trap '' TERM; while :; do sleep 1; done"))
+    cri.until_heeded(container, signal.SIGTERM)
     patient = threading.Thread(target=cri.stop, args=(container, 30))
     patient.start()
     started = time.monotonic()
@@ -124,7 +124,7 @@ def test_a_second_stop_may_cut_the_grace_period_short(cri: CriClient, pod: Pod, 
 
 def test_a_running_container_is_removed_by_force(cri: CriClient, pod: Pod, busybox: str) -> None:
     container = cri.start(*pod, container_config(busybox, "sleep", "1000"))
-    pid = json.loads(cri.ContainerStatus(container_id=container, verbose=True).info["info"])["pid"]
+    pid = cri.pid(container)
     # Told to go on, what an OCI runtime made of the process is not the command at once.
     until(lambda: Path(f"/proc/{pid}/cmdline").read_bytes() == b"sleep\x001000\x00")
     cri.RemoveContainer(container_id=container)

@@ -172,6 +172,15 @@ class World:
         request = cri_pb2.ContainerStatusRequest(container_id=container)
         return (await ContainerStatus(self.cri).ContainerStatus(request, FakeCall())).status
 
+    async def until(
+        self, container: str, condition: Callable[[cri_pb2.ContainerStatus], bool]
+    ) -> cri_pb2.ContainerStatus:
+        """The first status of which that is true."""
+        async with asyncio.timeout(20):
+            while not condition(status := await self.status(container)):
+                await asyncio.sleep(0.005)
+        return status
+
     async def remove_pod(self, pod: str) -> None:
         request = cri_pb2.RemovePodSandboxRequest(pod_sandbox_id=pod)
         await StopPodSandbox(self.cri).RemovePodSandbox(request, FakeCall())
@@ -401,9 +410,8 @@ async def test_out_of_memory_is_the_reason_in_either_order(world: World) -> None
         await world.core.tasks.kill(container, 9)
         if not first:
             world.send("/tasks/oom", events.TaskOOM(container_id=container))
-        await asyncio.sleep(0.05)
-        status = await world.status(container)
-        assert (status.reason, status.exit_code) == ("OOMKilled", 137)
+        status = await world.until(container, lambda status: status.reason == "OOMKilled")
+        assert status.exit_code == 137
 
 
 async def test_an_exec_s_end_is_not_the_container_s(world: World) -> None:
@@ -426,9 +434,9 @@ async def test_what_was_missed_is_asked_for(world: World) -> None:
     await world.core.tasks.kill(ended, 9)
     del world.core.tasks.tasks[vanished]
     world.core.events.queues[0].put_nowait(ResourceExhausted("too slow"))
-    await asyncio.sleep(0.05)
-    assert (await world.status(ended)).exit_code == 137
-    status = await world.status(vanished)
+    status = await world.until(ended, lambda status: status.state == cri_pb2.CONTAINER_EXITED)
+    assert status.exit_code == 137
+    status = await world.until(vanished, lambda status: status.state == cri_pb2.CONTAINER_EXITED)
     assert (status.exit_code, status.reason) == (255, "Unknown")
 
 
@@ -445,7 +453,8 @@ async def test_a_new_start_finds_runs_as_they_are(world: World) -> None:
     world.cri = world.make()
     await recover(world.cri)
     Exits(world.cri).catch_up()
-    await asyncio.sleep(0.1)
+    await world.until(ids["exited"], lambda status: status.state == cri_pb2.CONTAINER_EXITED)
+    await world.until(ids["lost"], lambda status: status.state == cri_pb2.CONTAINER_EXITED)
     states = {name: (await world.status(id)).state for name, id in ids.items()}
     assert states == {
         "running": cri_pb2.CONTAINER_RUNNING,

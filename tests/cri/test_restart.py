@@ -13,21 +13,15 @@ import pytest
 
 from moorage_api.errors import MoorageError
 from moorage_api.wire import cri_pb2
-from support.cri import CriClient, container_config, pod_config, until
+from support.cri import CriClient, container_config, pod_config, until, with_image
 from support.daemon import Daemon
 
 
 @pytest.fixture
 def client(daemon: Daemon, busybox: str) -> Iterator[CriClient]:
     """A client of the test's own daemon, which has the image; it connects anew after each start."""
-    with CriClient(daemon.address) as cri:
-        cri.PullImage(image={"image": busybox})
+    with with_image(daemon, busybox) as cri:
         yield cri
-        cri.remove_all()
-
-
-def _pid(cri: CriClient, container: str) -> int:
-    return int(json.loads(cri.ContainerStatus(container_id=container, verbose=True).info["info"])["pid"])
 
 
 def _again(daemon: Daemon) -> None:
@@ -74,8 +68,8 @@ def test_exits_meanwhile_are_told_truly(daemon: Daemon, client: CriClient, busyb
     one = client.start(pod, config, container_config(busybox, "sh", "-c", script, name="one"))
     two = client.start(pod, config, container_config(busybox, "sleep", "1000", name="two"))
     started = client.status(one).started_at
-    pids = [_pid(client, one), _pid(client, two)]
-    time.sleep(0.3)
+    pids = [client.pid(one), client.pid(two)]
+    client.until_heeded(one, signal.SIGTERM)
     daemon.kill()
     killed = time.time_ns()
     os.kill(pids[0], signal.SIGTERM)
@@ -95,7 +89,7 @@ def test_a_pod_whose_shim_died_is_not_ready(daemon: Daemon, client: CriClient, b
     config = pod_config()
     pod = client.run_pod(config)
     container = client.start(pod, config, container_config(busybox, "sleep", "1000"))
-    shim = json.loads(client.PodSandboxStatus(pod_sandbox_id=pod, verbose=True).info["info"])["pid"]
+    shim = client.shim_pid(pod)
     os.kill(shim, signal.SIGKILL)
     until(lambda: client.status(container).state == cri_pb2.CONTAINER_EXITED)
     until(lambda: client.PodSandboxStatus(pod_sandbox_id=pod).status.state == cri_pb2.SANDBOX_NOTREADY)

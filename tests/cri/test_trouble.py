@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -15,7 +14,7 @@ import pytest
 
 from moorage_api.errors import DeadlineExceeded, MoorageError
 from moorage_api.wire import cri_pb2
-from support.cri import CriClient, container_config, pod_config, until
+from support.cri import CriClient, container_config, pod_config, until, with_image
 from support.daemon import Daemon
 from support.measure import processes_named
 from support.traces import traces
@@ -35,24 +34,14 @@ def own() -> Iterator[Daemon]:
 
 @pytest.fixture
 def cri(own: Daemon, busybox: str) -> Iterator[CriClient]:
-    with CriClient(own.address) as client:
-        client.pull(busybox)
+    with with_image(own, busybox) as client:
         yield client
-        client.remove_all()
 
 
 @pytest.fixture
 def pod(cri: CriClient, tmp_path: Path) -> Pod:
     config = pod_config(network=cri_pb2.NODE, log_directory=tmp_path)
     return cri.run_pod(config), config
-
-
-def _pid(cri: CriClient, container: str) -> int:
-    return int(json.loads(cri.ContainerStatus(container_id=container, verbose=True).info["info"])["pid"])
-
-
-def _shim(cri: CriClient, pod: str) -> int:
-    return int(json.loads(cri.PodSandboxStatus(pod_sandbox_id=pod, verbose=True).info["info"])["pid"])
 
 
 def _hang(own: Daemon, shim: int) -> None:
@@ -73,7 +62,7 @@ def test_a_shim_that_hangs_is_its_own_pod_s_trouble(own: Daemon, cri: CriClient,
     config = pod_config()
     hung = cri.run_pod(config)
     stuck = cri.start(hung, config, container_config(busybox, "sleep", "1000"))
-    _hang(own, _shim(cri, hung))
+    _hang(own, cri.shim_pid(hung))
     # No answer about the others, and none from memory, waits for it.
     assert {each.id for each in cri.ListContainers(deadline=10).containers} == {healthy, stuck}
     assert len(cri.ListPodSandbox(deadline=10).items) == 2

@@ -180,8 +180,9 @@ async def test_kill(node: Node) -> None:
 
 async def test_kill_all(node: Node) -> None:
     client = await node.task("c", "/bin/sh", "-c", "sleep 600 & wait; sleep 600")
-    await asyncio.sleep(0.2)
-    assert len((await client.call("Pids", pb.PidsRequest(id="c"))).processes) == 2
+    async with asyncio.timeout(20):
+        while len((await client.call("Pids", pb.PidsRequest(id="c"))).processes) != 2:
+            await asyncio.sleep(0.02)
     await client.call("Kill", pb.KillRequest(id="c", signal=9, all=True))
     assert await wait(client, "c") == 137
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from moorage.cri import Client, container_config, pod_config
 from support.daemon import Daemon
+from support.measure import heeds
 
-__all__ = ["CriClient", "configured", "container_config", "pod_config", "until"]
+__all__ = ["CriClient", "configured", "container_config", "pod_config", "until", "with_image"]
 
 _TABLE = '[plugins."io.containerd.grpc.v1.cri"]\n'
 
@@ -16,11 +20,33 @@ _TABLE = '[plugins."io.containerd.grpc.v1.cri"]\n'
 class CriClient(Client):
     """A client whose runtime is the test's own."""
 
+    def pid(self, container: str) -> int:
+        """Of the container's first process."""
+        return int(json.loads(self.ContainerStatus(container_id=container, verbose=True).info["info"])["pid"])
+
+    def shim_pid(self, pod: str) -> int:
+        """Of the shim that the pod runs in."""
+        return int(json.loads(self.PodSandboxStatus(pod_sandbox_id=pod, verbose=True).info["info"])["pid"])
+
+    def until_heeded(self, container: str, number: signal.Signals) -> None:
+        """Return when the shell that the container runs ignores the signal or has a trap for it."""
+        pid = self.pid(container)
+        until(lambda: heeds(pid, number))
+
     def remove_all(self) -> None:
         """Stop and remove every pod with its containers."""
         for pod in self.ListPodSandbox().items:
             self.stop_pod(pod.id)
             self.remove_pod(pod.id)
+
+
+@contextmanager
+def with_image(daemon: Daemon, image: str) -> Iterator[CriClient]:
+    """A client of a daemon that has the image; whatever pods are left are removed in the end."""
+    with CriClient(daemon.address) as client:
+        client.pull(image)
+        yield client
+        client.remove_all()
 
 
 def configured(keys: str, tables: str = "") -> Daemon:

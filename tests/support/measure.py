@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -49,6 +51,15 @@ def shim_weights(tag: str, names: Iterable[str] = ("moorage-shim",)) -> list[int
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             weights[shim] += pss(pid)
     return list(weights.values())
+
+
+def heeds(pid: int, number: signal.Signals, name: str = "sh") -> bool:
+    """Whether the process is that program, and ignores the signal or has a handler for it (proc(5), status): what is still
+    the OCI runtime has handlers, too."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    fields = dict(re.findall(r"^(\w+):\t(.*)$", text, re.MULTILINE))
+    mask = int(fields["SigIgn"], 16) | int(fields["SigCgt"], 16)
+    return fields["Name"] == name and bool(mask >> (number - 1) & 1)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from moorage_api.errors import AlreadyExists, NotFound, Unavailable
@@ -161,7 +161,13 @@ PROGRAM = st.lists(st.tuples(st.sampled_from(["pull", "use", "write"]), LAYERS),
 
 @pytest.mark.parametrize("policy", SharingPolicy)
 @given(programs=st.lists(PROGRAM, min_size=2, max_size=4), together=st.booleans())
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# What fails once in a while is not made smaller by trying again.
+@settings(
+    max_examples=6,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 def test_nothing_that_is_needed_goes(
     tmp_path_factory: pytest.TempPathFactory, policy: SharingPolicy, programs: list[object], together: bool
 ) -> None:

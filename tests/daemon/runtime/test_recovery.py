@@ -13,6 +13,7 @@ import pytest
 from moorage_api.errors import NotFound
 from moorage_api.runtime import Status
 from mooraged.runtime.bundle import Bundle
+from support.measure import heeds
 from support.runtime import NAMESPACE, World
 
 
@@ -44,9 +45,14 @@ async def test_a_running_task_runs_on(world: World) -> None:
 
 
 async def test_an_exit_while_the_daemon_is_away_is_told_once(world: World) -> None:
-    id = await running(world, "away", "sh", "-c", "sleep 0.3; exit 5")
+    id = await running(world, "away", "sh", "-c", "trap 'exit 5' USR1; while :; do sleep 0.05; done")
+    pid = world.tasks.get(id).pid
+    await world.until(lambda: heeds(pid, signal.SIGUSR1), "the trap is set")
     await world.stop()
-    await asyncio.sleep(0.6)
+    os.kill(pid, signal.SIGUSR1)
+    async with asyncio.timeout(20):
+        while os.path.exists(f"/proc/{pid}"):
+            await asyncio.sleep(0.01)
     await world.start()
     exit = await asyncio.wait_for(world.tasks.wait(id), 1)
     assert exit.status == 5
