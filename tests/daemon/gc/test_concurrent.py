@@ -79,6 +79,11 @@ class Worker:
         self._view.content.abort(ref)
 
     def _unpack(self, leased: View, lease: str, layers: Sequence[int]) -> str:
+        while not (top := self._layers(leased, lease, layers)):
+            time.sleep(0.001)  # another is making one of them, or it went before it was held
+        return top
+
+    def _layers(self, leased: View, lease: str, layers: Sequence[int]) -> str:
         parent = ""
         for depth in range(1, len(layers) + 1):
             name = chain(layers[:depth])
@@ -90,7 +95,7 @@ class Worker:
                 try:
                     self._view.snapshotter().stat(name)
                 except NotFound:
-                    return self._unpack(leased, lease, layers)
+                    return ""
             parent = name
         return parent
 
