@@ -161,6 +161,16 @@ class FolderSnapshotter(ABC):
         if self._remove_at_once:
             self._discard(self.folder(record.id))
 
+    def remove_all(self, keys: Sequence[str]) -> list[str]:
+        """See `moorage_api.snapshots.RemovesMany`. None where a derived class removes in a way of its own."""
+        if type(self).remove is not FolderSnapshotter.remove:
+            return []
+        gone = self._tree.remove_all(keys)
+        if self._remove_at_once:
+            for record in gone:
+                self._discard(self.folder(record.id))
+        return [record.info.name for record in gone]
+
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
         return self._tree.walk(filters)
 

@@ -187,6 +187,20 @@ class SnapshotTree:
             self._put(None, record)
         return record
 
+    def remove_all(self, keys: Sequence[str]) -> list[Record]:
+        """Forget those of `keys` that nothing stands on, or only what comes before them in `keys`; the others are passed over.
+
+        Returns the records that are gone: all of them with one write to disk.
+        """
+        with self._names.locked(keys), self._writing:
+            gone = self._removable(keys)
+            if gone:
+                last = max(record.id for record in gone)
+                self._write(*((_DELETE, (record.id,)) for record in gone), (_LAST, (last,)))
+            for record in gone:
+                self._put(None, record)
+        return gone
+
     def walk(self, expressions: Sequence[str] = ()) -> Iterator[Info]:
         """All records that match any of the filters, by name, as they are at the call."""
         parsed = filters.parse(expressions)
@@ -224,6 +238,17 @@ class SnapshotTree:
                 self._records[record.info.name] = record
                 if record.parents:
                     self._children[record.parents[0]] += 1
+
+    def _removable(self, keys: Sequence[str]) -> list[Record]:
+        """The records of `keys` that can go, in that order."""
+        found: list[Record] = []
+        going = Counter[int]()
+        for key in dict.fromkeys(keys):
+            record = self._records.get(key)
+            if record is not None and self._children[record.id] == going[record.id]:
+                found.append(record)
+                going.update(record.parents[:1])
+        return found
 
     def _draft(self, kind: Kind, key: str, parent: str, labels: Labels) -> Record:
         """The record of a snapshot about to be made, once it is known that it may be; its id counts as being made."""

@@ -127,6 +127,16 @@ def rebases(snapshotter: Snapshotter) -> bool:
     return isinstance(snapshotter, Rebases) and snapshotter.rebases
 
 
+@runtime_checkable
+class RemovesMany(Protocol):
+    """What a snapshotter may do beside its contract: remove many snapshots with one write to disk, as the garbage
+    collector wants it, rather than with one each."""
+
+    def remove_all(self, keys: Sequence[str]) -> list[str]:
+        """Remove those of `keys` that nothing stands on, or only what comes before them in `keys`; returns those that are
+        gone. The others are passed over: they are removed one by one, or found to be in use. On an error none is gone."""
+
+
 class Prompt(Protocol):
     """What a snapshotter says of itself that keeps its records in memory.
 

@@ -60,6 +60,24 @@ def test_ids_are_not_used_again(tree: SnapshotTree, tmp_path: Path) -> None:
     again.close()
 
 
+def test_many_are_removed_together(tree: SnapshotTree, tmp_path: Path) -> None:
+    """Children before what they stand on; what somebody else stands on stays, and so does what that stands on."""
+    for name, below in (("1", ""), ("2", "1"), ("3", "2"), ("kept", "1"), ("other", "")):
+        last = layer(tree, name, below)
+    gone = tree.remove_all(["3", "2", "1", "other", "nobody", "other"])
+    assert [record.info.name for record in gone] == ["3", "2", "other"]
+    assert [info.name for info in tree.walk()] == ["1", "kept"]
+    assert tree.remove_all(["1", "nobody"]) == []
+    tree.remove("kept")
+    tree.close()
+    again = SnapshotTree(tmp_path / "metadata.db")
+    assert [info.name for info in again.walk()] == ["1"]
+    assert again.create(Kind.ACTIVE, "key", "1", None, nothing).id > last.id
+    again.remove("key")
+    again.remove("1")
+    again.close()
+
+
 def test_id_counts_while_it_is_made(tree: SnapshotTree) -> None:
     seen: list[bool] = []
     record = tree.create(Kind.ACTIVE, "key", "", None, lambda record: seen.append(record.id in tree.ids()))

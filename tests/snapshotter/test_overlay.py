@@ -62,6 +62,30 @@ def test_layers_put_on_one_another_at_their_commit(snapshotter: OverlaySnapshott
     assert mount.type == "overlay"
 
 
+def test_removed_together(snapshotter: OverlaySnapshotter, tmp_path: Path) -> None:
+    commit(snapshotter, "base")
+    commit(snapshotter, "kept")
+    for name in ("one", "two"):
+        snapshotter.prepare(name, "base")
+    assert snapshotter.remove_all(["one", "two", "base", "nobody"]) == ["one", "two", "base"]
+    assert [info.name for info in snapshotter.walk()] == ["kept"]
+    assert os.listdir(tmp_path / "snapshots") == ["2"]
+
+
+def test_removed_as_a_derived_class_has_it(tmp_path: Path) -> None:
+    """Who overrides `remove` may do more there: it is not passed by."""
+
+    class Noting(OverlaySnapshotter):
+        def remove(self, key: str) -> None:
+            super().remove(key)
+
+    snapshotter = Noting(tmp_path)
+    snapshotter.prepare("one")
+    assert snapshotter.remove_all(["one"]) == []
+    snapshotter.remove("one")
+    snapshotter.close()
+
+
 def test_a_snapshot_for_a_user_namespace(snapshotter: OverlaySnapshotter, tmp_path: Path) -> None:
     """The labels ask for a mapped mount, and give the upper folder to the root of the namespace."""
     snapshotter.prepare("base-active")

@@ -7,36 +7,49 @@ one uses its key until the database does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 
-from sqlalchemy import Connection, bindparam, exists, or_, select
+from sqlalchemy import BindParameter, Connection, bindparam, select, text, union_all
 
 from moorage_api.content import ContentStore
 from moorage_api.errors import FailedPrecondition, MoorageError, NotFound, ResourceExhausted, Unavailable
-from moorage_api.snapshots import Snapshotter
+from moorage_api.snapshots import RemovesMany, Snapshotter
 from mooraged.metadata import schema
 from mooraged.metadata.scope import Shared
+from mooraged.metadata.statements import Query
 
 _log = logging.getLogger(__name__)
 
-_digests = select(schema.blobs.c.digest).union(select(schema.ingests.c.shared))
-_digest_known = select(
-    or_(
-        exists().where(schema.blobs.c.digest == bindparam("key")),
-        exists().where(schema.ingests.c.shared == bindparam("key")),
-    )
+_TOGETHER = 64
+"""Snapshots that are removed by one write to disk; so many keys are claimed for that time."""
+
+_key: BindParameter[str] = bindparam("key")
+_blobs, _ingests, _snapshots = schema.blobs.c, schema.ingests.c, schema.snapshots.c
+_digests = Query(select(_blobs.digest).union(select(_ingests.shared)), str)
+_refs = Query(select(_ingests.backend_ref), str)
+_keys = Query(
+    select(_snapshots.backend_key, _snapshots.commit_key).where(_snapshots.snapshotter == bindparam("snapshotter")),
+    lambda *keys: keys,
 )
-_refs = select(schema.ingests.c.backend_ref)
-_ref_known = select(exists().where(schema.ingests.c.backend_ref == bindparam("key")))
-_keys = select(schema.snapshots.c.backend_key, schema.snapshots.c.commit_key).where(
-    schema.snapshots.c.snapshotter == bindparam("snapshotter")
+_digest_known = Query(
+    union_all(
+        select(_blobs.digest).where(_blobs.digest == _key), select(_ingests.shared).where(_ingests.shared == _key)
+    ),
+    str,
 )
-_key_known = select(
-    exists().where(
-        schema.snapshots.c.snapshotter == bindparam("snapshotter"),
-        or_(schema.snapshots.c.backend_key == bindparam("key"), schema.snapshots.c.commit_key == bindparam("key")),
-    )
+_ref_known = Query(select(_ingests.backend_ref).where(_ingests.backend_ref == _key), str)
+# Of a commit under way whoever's it is: a condition on the snapshotter would have all of that one's rows looked through,
+# while the index of commits has those alone.
+_key_known = Query(
+    union_all(
+        select(_snapshots.name).where(
+            _snapshots.snapshotter == bindparam("snapshotter"), _snapshots.backend_key == _key
+        ),
+        select(_snapshots.name).where(_snapshots.commit_key == _key, text("commit_name != ''")),
+    ),
+    str,
 )
 
 
@@ -50,40 +63,57 @@ class BackendSweep:
 
     def blobs(self, content: ContentStore) -> tuple[int, int]:
         """Remove blobs that no namespace has; returns how many, and their bytes."""
-        known = self._shared.database.read(lambda connection: set(connection.execute(_digests).scalars()))
+        known = self._shared.database.read(lambda connection: set(_digests.all(connection, {})))
         removed = size = 0
         for info in content.walk():
-            if info.digest not in known and self._remove(info.digest, _digest_known, {}, content.delete):
+            if info.digest not in known and self._remove(info.digest, self._is_digest_known, content.delete):
                 removed += 1
                 size += info.size
         return removed, size
 
     def ingests(self, content: ContentStore) -> int:
         """Abort ingests that no namespace has; returns how many."""
-        known = self._shared.database.read(lambda connection: set(connection.execute(_refs).scalars()))
+        known = self._shared.database.read(lambda connection: set(_refs.all(connection, {})))
         refs = [status.ref for status in content.statuses() if status.ref not in known]
-        return sum(self._remove(ref, _ref_known, {}, content.abort) for ref in refs)
+        return sum(self._remove(ref, self._is_ref_known, content.abort) for ref in refs)
 
     def snapshots(self, name: str, snapshotter: Snapshotter) -> int:
         """Remove snapshots that no namespace has, children before parents; returns how many."""
 
         def work(connection: Connection) -> set[str]:
-            return {key for row in connection.execute(_keys, {"snapshotter": name}) for key in row}
+            return {key for keys in _keys.all(connection, {"snapshotter": name}) for key in keys}
 
         known = self._shared.database.read(work)
         parents = {info.name: info.parent for info in snapshotter.walk()}
         garbage = _children_first({key: parent for key, parent in parents.items() if key not in known})
-        here = {"snapshotter": name}
-        removed = sum(self._remove(key, _key_known, here, snapshotter.remove) for key in garbage)
+        is_known = partial(self._is_key_known, name)
+        gone = self._remove_together(garbage, is_known, snapshotter) if isinstance(snapshotter, RemovesMany) else set()
+        # What is left is in use, or broken: which it is, and why, each shows by itself.
+        removed = sum(self._remove(key, is_known, snapshotter.remove) for key in garbage if key not in gone)
         snapshotter.cleanup()
-        return removed
+        return len(gone) + removed
 
-    def _remove(self, key: str, known: Any, parameters: dict[str, str], remove: Callable[[str], None]) -> bool:
+    def _remove_together(
+        self, garbage: Sequence[str], is_known: Callable[[str], bool], snapshotter: RemovesMany
+    ) -> set[str]:
+        """Remove what can be; returns what is gone."""
+        gone: set[str] = set()
+        for start in range(0, len(garbage), _TOGETHER):
+            with ExitStack() as claims:
+                keys = garbage[start : start + _TOGETHER]
+                claimed = [key for key in keys if claims.enter_context(self._shared.gate.claim(key))]
+                try:
+                    gone.update(snapshotter.remove_all([key for key in claimed if not is_known(key)]))
+                except MoorageError as error:
+                    _log.debug("garbage collection removes %d snapshots one by one: %s", len(keys), error)
+        return gone
+
+    def _remove(self, key: str, is_known: Callable[[str], bool], remove: Callable[[str], None]) -> bool:
         with self._shared.gate.claim(key) as claimed:
             if not claimed:
                 self.failed = True
                 return False
-            if self._is_known(known, {**parameters, "key": key}):
+            if is_known(key):
                 return False
             try:
                 self._with_room(remove, key)
@@ -109,8 +139,17 @@ class BackendSweep:
                 raise
             remove(key)
 
-    def _is_known(self, known: Any, parameters: dict[str, str]) -> bool:
-        return bool(self._shared.database.read(lambda connection: connection.execute(known, parameters).scalar_one()))
+    def _is_digest_known(self, digest: str) -> bool:
+        return self._finds(_digest_known, {"key": digest})
+
+    def _is_ref_known(self, ref: str) -> bool:
+        return self._finds(_ref_known, {"key": ref})
+
+    def _is_key_known(self, snapshotter: str, key: str) -> bool:
+        return self._finds(_key_known, {"snapshotter": snapshotter, "key": key})
+
+    def _finds(self, query: Query[str], values: dict[str, str]) -> bool:
+        return self._shared.database.read(lambda connection: query.first(connection, values)) is not None
 
 
 def _children_first(parents: dict[str, str]) -> list[str]:

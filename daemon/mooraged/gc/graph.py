@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 
-class Kind(Enum):
-    """What can be collected, or keeps others from being collected."""
+class Kind(StrEnum):
+    """What can be collected, or keeps others from being collected. Strings: nodes are hashed much, and other members of
+    enumerations are hashed in Python."""
 
     CONTENT = "content"
     SNAPSHOT = "snapshot"

@@ -7,28 +7,31 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, Text, select, type_coerce
+from sqlalchemy import Connection, Table, Text, select, type_coerce
 
 from mooraged.gc import labels as gc_labels
 from mooraged.gc.graph import Graph, Kind, Node
 from mooraged.metadata import schema
+from mooraged.metadata.statements import Statement
 
 _decode = msgspec.json.Decoder(dict[str, str]).decode
 
 
-def _columns(table: Table, *names: str) -> Any:
-    """The columns, with labels undecoded."""
-    return select(*(table.c[name] for name in names), type_coerce(table.c.labels, Text).label("labels"))
+def _columns(table: Table, *names: str) -> Statement:
+    """The columns, and the labels last, undecoded."""
+    return Statement(select(*(table.c[name] for name in names), type_coerce(table.c.labels, Text)))
 
 
 _leases = _columns(schema.leases, "namespace", "id")
-_resources = select(schema.lease_resources)
+_resources = Statement(select(*(schema.lease_resources.c[name] for name in ("namespace", "lease", "type", "id"))))
 _images = _columns(schema.images, "namespace", "name", "digest")
 _blobs = _columns(schema.blobs, "namespace", "digest")
 _containers = _columns(schema.containers, "namespace", "id", "snapshotter", "snapshot_key")
 _sandboxes = _columns(schema.sandboxes, "namespace", "id")
 _snapshots = _columns(schema.snapshots, "namespace", "snapshotter", "name", "parent", "commit_name")
-_ingests = select(*(schema.ingests.c[name] for name in ("namespace", "ref", "backend_ref", "shared", "expires_at")))
+_ingests = Statement(
+    select(*(schema.ingests.c[name] for name in ("namespace", "ref", "backend_ref", "shared", "expires_at")))
+)
 
 
 class Scan:
@@ -52,72 +55,70 @@ class Scan:
         self._sandboxes()
         return self._graph
 
-    def _rows(self, statement: Any) -> Iterable[Row[Any]]:
-        return self._connection.execute(statement)
+    def _rows(self, statement: Statement) -> Iterable[Any]:
+        """Plain tuples: all other writes wait while they are read."""
+        return statement.run(self._connection, {})
 
     def _leases(self) -> None:
         flat_leases: dict[tuple[str, str], bool] = {}
-        for row in self._rows(_leases):
-            node = Node(Kind.LEASE, row.namespace, row.id)
-            labels = _gc_labels(row.labels)
+        for namespace, id, encoded in self._rows(_leases):
+            node = Node(Kind.LEASE, namespace, id)
+            labels = _gc_labels(encoded)
             self._graph.objects.add(node)
-            if not gc_labels.is_expired(labels, self._now, f"lease {row.id!r}"):
+            if not gc_labels.is_expired(labels, self._now, f"lease {id!r}"):
                 self._graph.root(node)
-                flat_leases[row.namespace, row.id] = gc_labels.FLAT in labels
-        for row in self._rows(_resources):
-            flat = flat_leases.get((row.namespace, row.lease))
+                flat_leases[namespace, id] = gc_labels.FLAT in labels
+        for namespace, lease, type, id in self._rows(_resources):
+            flat = flat_leases.get((namespace, lease))
             if flat is not None:
-                held = _resource(row.namespace, row.type, row.id).flattened(flat)
-                self._graph.root(held, Node(Kind.LEASE, row.namespace, row.lease))
+                self._graph.root(_resource(namespace, type, id).flattened(flat), Node(Kind.LEASE, namespace, lease))
 
     def _images(self) -> None:
-        for row in self._rows(_images):
-            node = Node(Kind.IMAGE, row.namespace, row.name)
-            labels = self._object(node, row.labels)
-            self._graph.structure[node] = [Node(Kind.CONTENT, row.namespace, row.digest)]
-            if not gc_labels.is_expired(labels, self._now, f"image {row.name!r}"):
+        for namespace, name, digest, encoded in self._rows(_images):
+            node = Node(Kind.IMAGE, namespace, name)
+            labels = self._object(node, encoded)
+            self._graph.structure[node] = [Node(Kind.CONTENT, namespace, digest)]
+            if not gc_labels.is_expired(labels, self._now, f"image {name!r}"):
                 self._graph.root(node)
 
     def _content(self) -> None:
-        for row in self._rows(_blobs):
-            node = Node(Kind.CONTENT, row.namespace, row.digest)
-            if gc_labels.is_root(self._object(node, row.labels)):
+        for namespace, digest, encoded in self._rows(_blobs):
+            node = Node(Kind.CONTENT, namespace, digest)
+            if gc_labels.is_root(self._object(node, encoded)):
                 self._graph.root(node)
 
     def _ingests(self) -> None:
         now = int(self._now.timestamp() * 1_000_000_000)
-        for row in self._rows(_ingests):
-            node = Node(Kind.INGEST, row.namespace, row.ref)
+        for namespace, ref, backend_ref, shared, expires_at in self._rows(_ingests):
+            node = Node(Kind.INGEST, namespace, ref)
             self._graph.objects.add(node)
-            if row.expires_at > now or self._in_use(row.backend_ref):
+            if expires_at > now or self._in_use(backend_ref):
                 self._graph.root(node)
-            if row.shared:
-                self._graph.refer(node, Node(Kind.CONTENT, row.namespace, row.shared))
+            if shared:
+                self._graph.refer(node, Node(Kind.CONTENT, namespace, shared))
 
     def _snapshots(self) -> None:
-        for row in self._rows(_snapshots):
-            node = Node(Kind.SNAPSHOT, row.namespace, f"{row.snapshotter}/{row.name}")
-            labels = self._object(node, row.labels)
-            if row.parent:
-                parent = Node(Kind.SNAPSHOT, row.namespace, f"{row.snapshotter}/{row.parent}")
-                self._graph.structure[node] = [parent]
+        for namespace, snapshotter, name, parent, commit_name, encoded in self._rows(_snapshots):
+            node = Node(Kind.SNAPSHOT, namespace, f"{snapshotter}/{name}")
+            labels = self._object(node, encoded)
+            if parent:
+                self._graph.structure[node] = [Node(Kind.SNAPSHOT, namespace, f"{snapshotter}/{parent}")]
             # One whose commit is under way is in somebody's hands, whoever refers to it.
-            if row.commit_name or gc_labels.is_root(labels):
+            if commit_name or gc_labels.is_root(labels):
                 self._graph.root(node)
 
     def _containers(self) -> None:
-        for row in self._rows(_containers):
-            node = Node(Kind.CONTAINER, row.namespace, row.id)
-            self._labels(node, row.labels)
+        for namespace, id, snapshotter, snapshot_key, encoded in self._rows(_containers):
+            node = Node(Kind.CONTAINER, namespace, id)
+            self._labels(node, encoded)
             self._graph.root(node)
-            if row.snapshotter:
-                key = f"{row.snapshotter}/{row.snapshot_key}"
-                self._graph.refer(node, Node(Kind.SNAPSHOT, row.namespace, key))
+            if snapshotter:
+                self._graph.refer(node, Node(Kind.SNAPSHOT, namespace, f"{snapshotter}/{snapshot_key}"))
 
     def _sandboxes(self) -> None:
-        for row in self._rows(_sandboxes):
-            for target in gc_labels.references(row.namespace, _gc_labels(row.labels)):
-                self._graph.root(target, Node(Kind.SANDBOX, row.namespace, row.id))
+        for namespace, id, encoded in self._rows(_sandboxes):
+            for target in gc_labels.references(namespace, _gc_labels(encoded)):
+                self._graph.root(target, Node(Kind.SANDBOX, namespace, id))
 
     def _object(self, node: Node, encoded: str) -> dict[str, str]:
         """Enter something that may be collected, with its references both ways; returns its labels."""

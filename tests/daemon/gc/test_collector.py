@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -327,6 +327,30 @@ def test_a_backend_that_fails_is_tried_again(
     with pytest.raises(NotFound):
         view.content.info(digest)
     assert storage.collector.collect().blobs == 1
+
+
+def test_snapshots_that_cannot_be_removed_together_go_one_by_one(
+    storage: Storage, view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "stuck", "two"):
+        layer(view, name)
+    remove = storage.native.remove
+
+    def refuses(keys: Sequence[str]) -> list[str]:
+        raise MoorageError(f"not all {len(keys)} of them")
+
+    def removes(key: str) -> None:
+        if key.endswith("stuck"):
+            raise MoorageError("the disk is away")
+        remove(key)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(storage.native, "remove_all", refuses)
+        broken.setattr(storage.native, "remove", removes)
+        assert storage.collector.collect().snapshots == 2
+    (left,) = storage.native.walk()
+    assert left.name.endswith("stuck")
+    assert storage.collector.collect().snapshots == 1
 
 
 def test_a_commit_under_way_keeps_its_snapshot(storage: Storage, view: View, monkeypatch: pytest.MonkeyPatch) -> None:
