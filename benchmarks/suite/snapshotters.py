@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -19,8 +20,9 @@ from moorage_api.remote.content import RemoteContentStore
 from moorage_api.remote.snapshotter import RemoteSnapshotter
 from moorage_api.snapshots import Snapshotter
 from moorage_api.types import Descriptor
-from moorage_api.wire import diff_pb2
+from moorage_api.wire import diff_pb2, leases_pb2
 from moorage_api.wire.diff_pb2_grpc import DiffStub
+from moorage_api.wire.leases_pb2_grpc import LeasesStub
 from suite.layers import Layer
 from suite.report import Comparison, Report
 from support.daemon import Daemon
@@ -49,6 +51,14 @@ class Side:
     samples: dict[str, list[float]] = field(default_factory=dict)
     turn: int = 0
 
+    def settle(self) -> None:
+        """Return when what the last turn has left behind is done with: garbage is collected, and on disk. The next turn,
+        of whichever daemon, would wait for it otherwise."""
+        leases = LeasesStub(self.channel.grpc)
+        self.channel.call(leases.Create, leases_pb2.CreateRequest(id="settling"))
+        self.channel.call(leases.Delete, leases_pb2.DeleteRequest(id="settling", sync=True))
+        os.sync()
+
     def time(self, operation: str, call: Callable[[], object], times: int = 1) -> None:
         """Time `call`; it did the operation so many times."""
         before = time.perf_counter()
@@ -63,6 +73,7 @@ class Side:
         self._singles(base)
         self._tower(base)
         self._crowd(base)
+        self.settle()
 
     def _layer(self, name: str, parent: str) -> None:
         mounts = self.snapshotter.prepare(f"{name}-active", parent, KEPT)
@@ -114,6 +125,7 @@ class Side:
 
         self.time("Unpack", unpack)
         self.snapshotter.remove(name)
+        self.settle()
 
 
 def _side(stack: ExitStack, name: str, daemon: Daemon | Peer) -> Side:
@@ -138,7 +150,8 @@ def run() -> Report:
         "Snapshotters",
         f"{ROUNDS} alternating rounds through each daemon's gRPC socket by one client; {SINGLES} single operations a round; "
         f"a base of {FILES} small files. Milliseconds for one operation. Unpack: a layer of {LAYER.files} files and "
-        f"{LAYER.size >> 20} MiB, applied and committed. Moorage syncs a snapshot's files before a commit is answered; "
+        f"{LAYER.size >> 20} MiB, applied and committed. Between turns each daemon "
+        "collects its garbage, and all comes to disk. Moorage syncs a snapshot's files before a commit is answered; "
         "containerd leaves them to the kernel. Snapshots that are committed one by one, or as a tower, have nothing in them: "
         "for them Moorage syncs the records alone, as containerd does. containerd 1.6 has no erofs: beside it stands what "
         "containerd needs with overlayfs, and, where the row says so, what Moorage needs with overlayfs.",
