@@ -22,7 +22,7 @@ from mooraged.differ.extract import Extractor
 from mooraged.differ.image import ImageSink
 from mooraged.differ.limits import Limits
 from mooraged.differ.sink import Sink
-from mooraged.differ.tar.events import Data, End, Entry, TarError, Type
+from mooraged.differ.tar.events import Data, End, Entry, TarError, Type, Whole
 from mooraged.differ.tar.reader import Reader
 from mooraged.differ.whiteouts import OverlayWhiteouts, PlainWhiteouts
 from mooraged.transfer.challenges import parse_challenges
@@ -35,7 +35,7 @@ _LIMITS = Limits(max_entries=200, max_size=1 << 20, max_depth=16)
 def tar(data: bytes) -> None:
     """The tar reader, given the same bytes whole and in pieces: the same entries, or the same refusal."""
     archive = with_sums(data)
-    whole = _read(archive, len(archive) or 1)
+    whole = _read(archive, len(archive) or 1, whole=len(archive))
     for chunk in _CHUNKS[len(data) % 3 :][:1]:
         assert _read(archive, chunk) == whole, f"other entries from pieces of {chunk} bytes"
 
@@ -56,7 +56,7 @@ def layer(data: bytes) -> None:
 
 
 def _take(sink: Sink[Any], archive: bytes) -> None:
-    reader = Reader()
+    reader = Reader(whole=_LIMITS.max_size)
     try:
         with suppress(TarError):
             for event in reader.receive(archive):
@@ -128,15 +128,20 @@ def _check_words(error: Exception) -> None:
     assert len(str(error)) < 4096, "an error repeats too much of what was given"
 
 
-def _read(archive: bytes, chunk: int) -> tuple[list[object], bool]:
+def _read(archive: bytes, chunk: int, whole: int = 0) -> tuple[list[object], bool]:
     """What the reader makes of an archive, each file's data as a digest of offsets and bytes; whether it was accepted."""
     found: list[object] = []
-    reader, digest, end = Reader(), hashlib.sha256(), 0
+    reader, digest, end = Reader(whole), hashlib.sha256(), 0
     open_entry: Entry | None = None
     try:
         for start in range(0, len(archive), chunk):
             for event in reader.receive(archive[start : start + chunk]):
                 match event:
+                    case Whole():
+                        assert open_entry is None, "a file within another's data"
+                        assert event.entry.type is Type.FILE
+                        assert 0 < len(event.view) == event.entry.size <= whole
+                        found += [event.entry, hashlib.sha256(event.view).hexdigest()]
                     case Entry():
                         assert open_entry is None, "an entry within another's data"
                         open_entry, end = (event if event.type is Type.FILE else None), 0

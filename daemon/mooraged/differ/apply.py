@@ -26,7 +26,7 @@ from mooraged.differ.sink import Sink
 from mooraged.differ.tar.events import LimitError
 from mooraged.differ.tar.reader import Reader
 from mooraged.differ.targets import overlay_option, target
-from mooraged.differ.whiteouts import OverlayWhiteouts, remove_entry
+from mooraged.differ.whiteouts import NothingBelow, PlainWhiteouts, remove_entry
 
 logger = logging.getLogger(__name__)
 _BUFFERS = 6
@@ -134,7 +134,7 @@ class _Extraction(threading.Thread, ABC):
 
     def _feed(self, sink: Sink[Any], settling: Settling) -> None:
         """Have `sink` take the archive."""
-        reader = Reader()
+        reader = Reader(whole=_BUFFER_SIZE)
         take = sink.take
         try:
             while (filled := self._filled.get()) is not None:
@@ -161,14 +161,14 @@ class _Unpacking(_Extraction):
     def _extract(self) -> None:
         request = self._request
         with target(request.mounts, request.scratch, apart=request.apart) as place:
-            helped = self._helped and isinstance(place.whiteouts, OverlayWhiteouts) and _is_empty(place.root)
+            new = _is_empty(place.root)
             extractor = Extractor(
                 place.root,
-                place.whiteouts,
+                NothingBelow() if new and isinstance(place.whiteouts, PlainWhiteouts) else place.whiteouts,
                 request.limits,
                 place.lower,
                 apart=request.apart,
-                helper=Helper() if helped else None,
+                helper=Helper() if new and self._helped else None,
             )
             try:
                 with Settling(place.root, wanted=request.settle) as settling:

@@ -60,8 +60,6 @@ class Extractor(Sink[int]):
         self._apart = apart
         self._copied = 0
         self._helper = helper
-        self._waiting: tuple[bytes, int, bytes] | None = None
-        """Path, folder and name of a file that the helper gets when its bytes come."""
         self._times: dict[bytes, int] = {}
         self._file = -1
         self._end = 0
@@ -69,8 +67,8 @@ class Extractor(Sink[int]):
         self._complete = False
         """Whether the file was made with its owner and mode."""
         self._plain: bool | None = None
-        """Whether files get the owner and mode that they are made with, folders that give their group aside; None before
-        it was seen. An access control list of a folder, or a mount option, may change them."""
+        """Whether all that is made gets the owner and mode that it is made with, folders that give their group aside; None
+        before it was seen. An access control list of a folder, or a mount option, may change them."""
 
     def finish(self) -> None:
         """The archive is complete: set what could not be set before, the times of folders."""
@@ -115,36 +113,26 @@ class Extractor(Sink[int]):
         if self._whiteouts.opaque(fd):
             self._folders.forget()
 
-    def _make_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
-        if self._may_offer(entry, fd):
-            self._waiting = path, fd, name
-        else:
-            self._open_file(entry, path, fd, name)
-
-    def _may_offer(self, entry: Entry, fd: int) -> bool:
-        """Whether the file is for the helper: a small one of many, which is complete as it is made."""
+    def _is_plain(self, entry: Entry, fd: int) -> bool:
+        """Whether what is made for the entry in the folder `fd` has its owner and mode at once, and has nothing else."""
         return (
-            self._helper is not None
-            and self._plain is True
+            self._plain is True
             and not (entry.mode & _SPECIAL_BITS or entry.xattrs)
             and (entry.uid, entry.gid) == self._owner
             and not self._folders.gives_group(fd)
-            and self._helper.wants(entry.size, entry.offset)
         )
 
-    def _offer(self, entry: Entry, data: memoryview) -> bool:
-        """Give the file that waits to the helper, with all its bytes; False where it was opened here after all."""
-        assert self._helper is not None
-        assert self._waiting is not None
-        (path, fd, name), self._waiting = self._waiting, None
-        if len(data) == entry.size and self._helper.offer(
-            path[: -len(name)], fd, name, entry.mode, time_of(entry), data
+    def _make_whole(self, entry: Entry, path: bytes, folder: int, name: bytes, view: memoryview) -> None:
+        """The helper is for small files of many, which are complete as they are made."""
+        helper = self._helper
+        if (
+            helper is None
+            or not (self._is_plain(entry, folder) and helper.wants(entry.size, entry.offset))
+            or not helper.offer(path[: -len(name)], folder, name, entry.mode, time_of(entry), view)
         ):
-            return True
-        self._open_file(entry, path, fd, name)
-        return False
+            super()._make_whole(entry, path, folder, name, view)
 
-    def _open_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+    def _make_file(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
         simple = not (entry.mode & _SPECIAL_BITS or entry.xattrs)
         mode = entry.mode if simple else 0o600
         try:
@@ -169,8 +157,6 @@ class Extractor(Sink[int]):
 
     def _write(self, entry: Entry, event: Data) -> None:
         view, offset = event.view, event.offset
-        if self._waiting is not None and self._offer(entry, view):
-            return
         while len(view):
             written = os.pwrite(self._file, view, offset)
             view = view[written:]
@@ -180,11 +166,7 @@ class Extractor(Sink[int]):
     def _finish_file(self, entry: Entry) -> None:
         """The file is written: its size where it ends in a hole, then owner, attributes and mode, in this order, since
         a new owner clears capabilities and set-id bits; those of most files are right as they were made."""
-        if self._waiting is not None:
-            self._offer(entry, _NOTHING)
         file = self._file
-        if file < 0:
-            return  # the helper has it
         if self._end < entry.size:
             os.ftruncate(file, entry.size)
         if not self._complete:
@@ -198,16 +180,19 @@ class Extractor(Sink[int]):
         os.close(file)
 
     def _make_folder(self, entry: Entry, path: bytes, fd: int, name: bytes) -> None:
+        complete = self._is_plain(entry, fd)
         try:
-            os.mkdir(name, 0o700, dir_fd=fd)
+            os.mkdir(name, entry.mode if complete else 0o700, dir_fd=fd)
         except FileExistsError:
+            complete = False
             self._await_helper()
             if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                 fd = self._clear(path, fd, name)
                 os.mkdir(name, 0o700, dir_fd=fd)
                 self._whiteouts.replaced(fd, name)
         self._whiteouts.made(fd, name)
-        self._set_attributes(entry, fd, name)
+        if not complete:
+            self._set_attributes(entry, fd, name)
         if entry.mode & stat.S_ISGID:
             self._folders.forget()
         self._times[path] = time_of(entry)
@@ -332,7 +317,6 @@ class Extractor(Sink[int]):
         os.chmod(name, stat.S_IMODE(attributes.st_mode), dir_fd=fd)
 
 
-_NOTHING = memoryview(b"")
 _NODE_MODES = {
     Type.CHARACTER_DEVICE: stat.S_IFCHR,
     Type.BLOCK_DEVICE: stat.S_IFBLK,

@@ -1,12 +1,14 @@
 """A process that makes small files for a worker, beside what the worker does: `python -m mooraged.differ.helper`.
 
 Where a layer is of many small files, to make them takes longer than all else, and one thread of Python is all that can do it.
-It is told what to make in batches: folders by descriptors, names without slashes, modes, times, bytes. It looks nothing up, and
-decides nothing: what is not as expected is an error of the batch.
+It is told what to make in batches: folders by descriptors, names without slashes, modes, times; the bytes are in memory that
+both have. It looks nothing up, and decides nothing: what is not as expected is an error of the batch.
 """
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 import socket
 import struct
@@ -27,8 +29,11 @@ MANY = 1000
 DENSE = 8 << 10
 AHEAD = 3
 """Batches under way. When there are as many, the worker makes files itself."""
+_SHARED = (AHEAD + 1) * BATCH_BYTES
+"""A place for each batch under way, and for the one that is being filled: they are taken in turns."""
 _COMMAND = (sys.executable, "-P", "-m", "mooraged.differ.helper")
 _HEAD = struct.Struct("=II")
+"""Bytes of the list of files, and where their bytes begin."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DONE, _FAILED = b"\0", b"\1"
 
@@ -37,15 +42,8 @@ class Refused(Exception):
     """The helper could not make what it was told to, or is dead. Which files of the last batches are there is not known."""
 
 
-class File(msgspec.Struct, frozen=True, array_like=True):
-    """One file: which of the batch's folders it is in, its name, mode, time in nanoseconds, and size."""
-
-    folder: int
-    name: bytes
-    mode: int
-    time: int
-    size: int
-
+File = tuple[int, bytes, int, int, int]
+"""Which of the batch's folders a file is in, its name, mode, time in nanoseconds, and size."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[File])
@@ -57,6 +55,10 @@ class Helper:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._memory = os.memfd_create("mooraged-differ")
+        os.ftruncate(self._memory, _SHARED)
+        self._shared = mmap.mmap(self._memory, _SHARED)
+        self._place = 0
         self._under_way = 0
         self._small = 0
         self._begin()
@@ -73,7 +75,8 @@ class Helper:
 
         `Refused`, also for files that were offered before.
         """
-        if len(self._files) == BATCH_FILES or self._size + len(data) > BATCH_BYTES or len(self._fds) == FOLDERS_MAX:
+        size = len(data)
+        if len(self._files) == BATCH_FILES or self._size + size > BATCH_BYTES or len(self._fds) == FOLDERS_MAX:
             self._collect(wait=False)
             if self._under_way >= AHEAD:
                 return False
@@ -83,9 +86,10 @@ class Helper:
             index = self._folders[folder] = len(self._fds)
             # The worker may close its own before the batch is sent.
             self._fds.append(os.dup(fd))
-        self._files.append(File(index, name, mode, time, len(data)))
-        self._data.append(bytes(data))
-        self._size += len(data)
+        self._files.append((index, name, mode, time, size))
+        start = self._place + self._size
+        self._shared[start : start + size] = data
+        self._size += size
         return True
 
     def wait(self) -> None:
@@ -104,18 +108,19 @@ class Helper:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        self._shared.close()
+        os.close(self._memory)
 
     def _begin(self) -> None:
         """Begin a batch."""
         self._files: list[File] = []
-        self._data: list[bytes] = []
         self._folders: dict[bytes, int] = {}
         self._fds: list[int] = []
         self._size = 0
 
     def _send(self) -> None:
         files = _encoder.encode(self._files)
-        message = b"".join((_HEAD.pack(len(files), self._size), files, *self._data))
+        message = _HEAD.pack(len(files), self._place) + files
         try:
             channel = self._open()
             sent = socket.send_fds(channel, [message], self._fds)
@@ -125,6 +130,7 @@ class Helper:
         self._under_way += 1
         for fd in self._fds:
             os.close(fd)
+        self._place = (self._place + BATCH_BYTES) % _SHARED
         self._begin()
 
     def _collect(self, *, wait: bool) -> None:
@@ -145,58 +151,57 @@ class Helper:
         if self._socket is None:
             self._socket, theirs = socket.socketpair()
             with theirs:
-                self._process = subprocess.Popen(_COMMAND, stdin=theirs.fileno())
+                self._process = subprocess.Popen(_COMMAND, stdin=theirs.fileno(), stdout=self._memory)
         return self._socket
 
 
 def main() -> None:
-    """Make files until the worker closes the socket."""
+    """Make files until the worker closes the socket, which is standard input; the memory is standard output."""
     os.umask(0)
+    gc.freeze()
+    shared = memoryview(mmap.mmap(1, _SHARED, prot=mmap.PROT_READ))
     with socket.socket(fileno=os.dup(0)) as channel, suppress(ConnectionError):
         while (batch := _receive(channel)) is not None:
-            channel.sendall(_DONE if _make(*batch) else _FAILED)
+            files, start, folders = batch
+            channel.sendall(_DONE if _make(files, shared[start:], folders) else _FAILED)
 
 
-def _receive(channel: socket.socket) -> tuple[list[File], memoryview, list[int]] | None:
-    """A batch: its files, their bytes one after the other, and its folders. None when the worker is gone."""
+def _receive(channel: socket.socket) -> tuple[list[File], int, list[int]] | None:
+    """A batch: its files, where their bytes are, one after the other, and its folders. None when the worker is gone."""
     head, fds, _, _ = socket.recv_fds(channel, _HEAD.size, FOLDERS_MAX)
     if len(head) < _HEAD.size:
         return None
-    files, size = _HEAD.unpack(head)
-    message = memoryview(bytearray(files + size))
+    size, start = _HEAD.unpack(head)
+    files = bytearray(size)
     there = 0
-    while there < len(message):
-        count = channel.recv_into(message[there:])
+    while there < size:
+        count = channel.recv_into(memoryview(files)[there:])
         if not count:
             return None
         there += count
-    return _decoder.decode(message[:files]), message[files:], fds
+    return _decoder.decode(files), start, fds
 
 
 def _make(files: list[File], data: memoryview, folders: list[int]) -> bool:
     """Make the files; False at the first that cannot be."""
     start = 0
     try:
-        for file in files:
-            end = start + file.size
-            _make_file(file, folders[file.folder], data[start:end])
-            start = end
+        for folder, name, mode, time, size in files:
+            fd = os.open(name, _CREATE, mode, dir_fd=folders[folder])
+            try:
+                end = start + size
+                if os.write(fd, data[start:end]) < size:
+                    return False
+                start = end
+                os.utime(fd, ns=(time, time))
+            finally:
+                os.close(fd)
     except OSError:
         return False
     finally:
         for fd in folders:
             os.close(fd)
     return True
-
-
-def _make_file(file: File, folder: int, data: memoryview) -> None:
-    fd = os.open(file.name, _CREATE, file.mode, dir_fd=folder)
-    try:
-        while len(data):
-            data = data[os.write(fd, data) :]
-        os.utime(fd, ns=(file.time, file.time))
-    finally:
-        os.close(fd)
 
 
 if __name__ == "__main__":

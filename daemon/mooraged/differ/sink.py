@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from mooraged.differ.folders import clean
 from mooraged.differ.limits import Limits
-from mooraged.differ.tar.events import Data, Entry, Event, LimitError, TarError, Type
+from mooraged.differ.tar.events import Data, Entry, Event, LimitError, TarError, Type, Whole
 from mooraged.differ.whiteouts import META_PREFIX, OPAQUE, PREFIX
 
 F = TypeVar("F")
@@ -57,7 +57,11 @@ class Sink(ABC, Generic[F]):
     def take(self, event: Event) -> None:
         """The next event. After an error, only `close` may follow."""
         try:
-            if type(event) is Entry:
+            if type(event) is Whole:
+                self._entry = event.entry
+                if (place := self._place(event.entry)) is not None:
+                    self._make_whole(event.entry, *place, event.view)
+            elif type(event) is Entry:
                 self._entry = event
                 self._begin(event)
             elif self._filling is not None:
@@ -101,30 +105,41 @@ class Sink(ABC, Generic[F]):
     def _finish_file(self, entry: Entry) -> None:
         """The file that was made last has all its bytes."""
 
+    def _make_whole(self, entry: Entry, path: bytes, folder: F, name: bytes, view: memoryview) -> None:
+        """Make a file that has all its bytes, `view`, at once."""
+        self._make_file_of(entry, path, folder, name)
+        self._write(entry, Data(0, view))
+        self._finish_file(entry)
+
     def _count(self) -> None:
         self._entries += 1
         if self._entries > self._limits.max_entries:
             raise LimitError(f"more than {self._limits.max_entries} entries")
 
     def _begin(self, entry: Entry) -> None:
+        place = self._place(entry)
+        if place is None:
+            return
+        self._makers[entry.type](entry, *place)
+        if entry.type is Type.FILE:
+            self._filling = entry
+
+    def _place(self, entry: Entry) -> tuple[bytes, F, bytes] | None:
+        """Path, folder and name of what is to be made for an entry; None where that is nothing."""
         self._count()
         path = clean(entry.name, self._limits.max_depth, self._limits.max_path)
         if not path:
             # The root itself belongs to the snapshotter, not to a layer.
-            return
+            return None
         parent, _, name = path.rpartition(b"/")
         if name.startswith(PREFIX):
             self._whiteout(entry, parent, name)
-            return
+            return None
         if not (0 <= entry.uid <= _ID_MAX and 0 <= entry.gid <= _ID_MAX):
             raise TarError(f"owner {entry.uid}:{entry.gid} is out of range")
-        if entry.type is not Type.FILE:
-            self._makers[entry.type](entry, path, self._folder(parent), name)
-            return
         if entry.size > self._limits.max_size:
             raise LimitError(f"a file of {entry.size} bytes: at most {self._limits.max_size}")
-        self._make_file_of(entry, path, self._folder(parent), name)
-        self._filling = entry
+        return path, self._folder(parent), name
 
     def _whiteout(self, entry: Entry, parent: bytes, name: bytes) -> None:
         if name == OPAQUE:

@@ -1,7 +1,7 @@
 """Deletions in a layer: what removes files of the layers below (OCI image specification, layer, whiteouts).
 
 A whiteout is about the layers below only: what the same layer puts there stays, in whatever order the two come. The
-two classes have the same methods, which the extractor calls; `where` is the folder's descriptor and path.
+classes have the same methods, which the extractor calls.
 """
 
 from __future__ import annotations
@@ -118,6 +118,22 @@ class PlainWhiteouts:
                 if entry.name not in folders and (inode, os.fsencode(entry.name)) not in self._made:
                     os.unlink(entry.name, dir_fd=event.fd)
         return True
+
+    def replaced(self, fd: int, name: bytes) -> None:
+        return
+
+
+class NothingBelow:
+    """For a folder that was empty, and holds all there is: nothing of this layer goes, and nothing else is there."""
+
+    def made(self, fd: int, name: bytes) -> None:
+        return
+
+    def remove(self, fd: int, name: bytes, uid: int, gid: int) -> bool:
+        return False
+
+    def opaque(self, fd: int) -> bool:
+        return False
 
     def replaced(self, fd: int, name: bytes) -> None:
         return

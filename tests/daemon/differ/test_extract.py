@@ -16,7 +16,7 @@ from mooraged.differ.extract import Extractor
 from mooraged.differ.limits import Limits
 from mooraged.differ.tar.events import LimitError, TarError
 from mooraged.differ.tar.reader import Reader
-from mooraged.differ.whiteouts import OverlayWhiteouts, PlainWhiteouts
+from mooraged.differ.whiteouts import NothingBelow, OverlayWhiteouts, PlainWhiteouts
 from support.descriptors import none_left
 from support.tars import archive, entry, folder, link, symlink
 
@@ -56,15 +56,40 @@ def extract(
     limits: Limits = Limits(),
 ) -> None:
     """Extract entries, or the archive `data`, into `root`."""
-    extractor = Extractor(str(root), OverlayWhiteouts() if overlay else PlainWhiteouts(), limits, lower)
-    reader = Reader()
+    whiteouts = OverlayWhiteouts() if overlay else PlainWhiteouts()
+    feed(Extractor(str(root), whiteouts, limits, lower), data or archive(*entries))
+
+
+def feed(extractor: Extractor, data: bytes) -> None:
+    reader = Reader(whole=1000)
     try:
-        for event in reader.receive(data or archive(*entries)):
+        for event in reader.receive(data):
             extractor.take(event)
         reader.finish()
         extractor.finish()
     finally:
         extractor.close()
+
+
+def test_a_first_layer_has_nothing_to_delete(root: Path) -> None:
+    """In a folder that was empty it comes to the same whether deletions are looked into or not."""
+    entries = [
+        entry("d/own", data=b"own"),
+        folder("d/e"),
+        entry("d/e/own"),
+        symlink("link", "d"),
+        *(entry(name) for name in ("d/.wh.own", "d/.wh.e", "d/.wh.absent", ".wh.link", "n/.wh.absent")),
+        *(entry(name) for name in (".wh..wh..opq", "d/.wh..wh..opq", "d/e/.wh..wh..opq", "link/.wh..wh..opq")),
+        entry("link/again", data=b"through the link"),
+    ]
+    found = []
+    for name, whiteouts in (("plain", PlainWhiteouts()), ("nothing", NothingBelow())):
+        place = root / name
+        place.mkdir()
+        feed(Extractor(str(place), whiteouts, Limits()), archive(*entries))
+        found.append(listing(place))
+    assert found[0] == found[1]
+    assert {"d/own", "d/e/own", "d/again", "link", "n"} <= found[0].keys()
 
 
 def listing(root: Path) -> dict[str, str]:

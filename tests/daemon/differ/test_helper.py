@@ -55,13 +55,13 @@ def files(count: int = OTHERS, prefix: str = "d") -> Entries:
     return made
 
 
-def extract(root: Path, entries: Entries) -> dict[str, tuple[object, ...]]:
-    """Extract entries apart, as a worker does, and tell what is there."""
+def extract(root: Path, entries: Entries, *, apart: bool = True) -> dict[str, tuple[object, ...]]:
+    """Extract entries apart, or as the first layer, as a worker does, and tell what is there."""
     root.mkdir()
     layer = root.parent / f"{root.name}.tar"
     layer.write_bytes(archive(*entries))
     mounts = [Mount("bind", str(root), options=("rw", "rbind"))]
-    request = Apply(str(layer), mounts, Limits(), str(root.parent), layer.stat().st_size, apart=True)
+    request = Apply(str(layer), mounts, Limits(), str(root.parent), layer.stat().st_size, apart=apart)
     Applying(request, Growth()).run()
     return listing(root)
 
@@ -80,11 +80,13 @@ def listing(root: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def alone(root: Path, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[object, ...]]:
+def alone(
+    root: Path, entries: Entries, monkeypatch: pytest.MonkeyPatch, *, apart: bool = True
+) -> dict[str, tuple[object, ...]]:
     """The same without a helper."""
     with monkeypatch.context() as patch:
         patch.setattr(helper, "MANY", 1 << 40)
-        return extract(root, entries)
+        return extract(root, entries, apart=apart)
 
 
 HARMLESS: Entries = [
@@ -107,11 +109,12 @@ HARMLESS: Entries = [
 ]
 
 
-def test_it_comes_out_as_without_a_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_it_comes_out_as_without_a_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     entries = [*files(), *HARMLESS, *files(40, "e")]
-    expected = alone(tmp_path / "alone", entries, monkeypatch)
+    expected = alone(tmp_path / "alone", entries, monkeypatch, apart=apart)
     monkeypatch.setattr(helper, "Refused", AssertionError)
-    assert extract(tmp_path / "helped", entries) == expected
+    assert extract(tmp_path / "helped", entries, apart=apart) == expected
 
 
 TWICE: dict[str, Entries] = {
@@ -130,7 +133,8 @@ def test_the_last_entry_of_a_name_counts(tmp_path: Path, monkeypatch: pytest.Mon
     assert extract(tmp_path / "helped", entries) == alone(tmp_path / "alone", entries, monkeypatch)
 
 
-def test_the_helper_is_made_use_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_helper_is_made_use_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool) -> None:
     offered: list[bytes] = []
     offer = helper.Helper.offer
 
@@ -140,7 +144,7 @@ def test_the_helper_is_made_use_of(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return done
 
     monkeypatch.setattr(helper.Helper, "offer", watched)
-    extract(tmp_path / "root", files())
+    extract(tmp_path / "root", files(), apart=apart)
     assert len(offered) > OTHERS // 2
 
 

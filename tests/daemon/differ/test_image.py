@@ -40,7 +40,7 @@ def umask() -> Iterator[None]:
 
 def feed(sink: Sink[Any], data: bytes, image: ImageSink | None = None, chunk: int = 4000) -> None:
     """Give the archive to the sink in pieces, as a worker does."""
-    reader = Reader()
+    reader = Reader(whole=chunk)
     try:
         for start in range(0, len(data), chunk):
             piece = memoryview(data)[start : start + chunk]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooraged.differ.tar.events import Data, End, Entry, LimitError, TarError, Type
+from mooraged.differ.tar.events import Data, End, Entry, LimitError, TarError, Type, Whole
 from mooraged.differ.tar.reader import Reader
 from support.tars import block, padded, pax
 
@@ -27,14 +27,18 @@ _TYPES = {
 }
 
 
-def read(archive: bytes, chunk: int = 1 << 20) -> list[tuple[Entry, bytes]]:
+def read(archive: bytes, chunk: int = 1 << 20, whole: int = 0) -> list[tuple[Entry, bytes]]:
     """The entries of an archive with their contents, holes filled; the bytes are given `chunk` at a time."""
-    reader = Reader()
+    reader = Reader(whole)
     found: list[tuple[Entry, bytearray]] = []
     complete = True
     for start in range(0, len(archive), chunk):
         for event in reader.receive(archive[start : start + chunk]):
-            if isinstance(event, Entry):
+            if isinstance(event, Whole):
+                assert complete
+                assert 0 < len(event.view) == event.entry.size <= whole
+                found.append((event.entry, bytearray(event.view)))
+            elif isinstance(event, Entry):
                 assert complete
                 complete = event.type is not Type.FILE
                 found.append((event, bytearray()))
@@ -99,7 +103,7 @@ def _members(draw: st.DrawFn, format: int) -> tuple[tarfile.TarInfo, bytes]:
 def test_reads_what_tarfile_writes(format: int, data: st.DataObject) -> None:
     members = data.draw(st.lists(_members(format), max_size=5))
     chunk = data.draw(st.sampled_from([1, 7, 511, 512, 513, 4096, 1 << 20]))
-    found = read(archive_of(*members, format=format), chunk)
+    found = read(archive_of(*members, format=format), chunk, data.draw(st.sampled_from([0, 1000, 1 << 20])))
     assert len(found) == len(members)
     for (entry, content), (info, written) in zip(found, members, strict=True):
         slash = "/" if info.isdir() else ""
@@ -131,6 +135,22 @@ def test_a_damaged_archive_is_read_or_refused(data: st.DataObject) -> None:
         archive[start + 148 : start + 156] = b"%06o\0 " % sum(header)
     with suppress(TarError):
         read(bytes(archive))
+
+
+def test_small_files_come_whole_where_all_of_them_is_there() -> None:
+    members = [
+        (member("small"), b"some"),
+        (member("empty"), b""),
+        (member("folder", type=tarfile.DIRTYPE), b""),
+        (member("n" * 200), b"s" * 600),
+        (member("larger"), b"s" * 601),
+        (member("cut off"), b"some"),
+    ]
+    archive = archive_of(*members)
+    cut = archive.rindex(b"some") + 2
+    reader = Reader(whole=600)
+    kinds = [[type(event) for event in reader.receive(part)] for part in (archive[:cut], archive[cut:])]
+    assert kinds == [[Whole, Entry, End, Entry, Whole, Entry, Data, End, Entry, Data], [Data, End]]
 
 
 def test_fractions_of_seconds_and_xattrs() -> None:

@@ -63,4 +63,13 @@ class End:
     """The file whose entry came last is complete. Comes after every entry of type FILE."""
 
 
-Event = Entry | Data | End
+@dataclass(slots=True)
+class Whole:
+    """A file with all its bytes at once: in place of its entry, `Data` and `End`. The view is good until the next event is
+    asked for."""
+
+    entry: Entry
+    view: memoryview
+
+
+Event = Entry | Data | End | Whole

@@ -33,7 +33,7 @@ def number(field: bytes) -> int:
         raise TarError(f"invalid number {field!r}") from error
 
 
-# Owners, modes and times are the same for most entries of an archive.
+# Times are the same for many entries of an archive.
 repeated_number = lru_cache(1024)(number)
 
 
@@ -42,19 +42,30 @@ def text(field: bytes) -> bytes:
     return field.partition(b"\0")[0]
 
 
-def check_sum(block: bytes) -> None:
-    """`TarError` where the block's checksum is not what its bytes add up to, as unsigned or (old tars) signed ones."""
+@lru_cache(1024)
+def owner(field: bytes) -> tuple[int, int, int]:
+    """Mode, user and group of a header: three fields in a row, the same for most entries of an archive."""
+    return number(field[:8]) & 0o7777, number(field[8:16]), number(field[16:24])
+
+
+@lru_cache(4096)
+def _total(field: bytes) -> int:
+    """What all bytes of a block add up to, by the field of its checksum, which itself counts as blanks there."""
     try:
-        expected = number(block[148:156])
+        return number(field) + sum(field) - 8 * ord(" ")
     except TarError:
         raise TarError(_NO_HEADER) from None
+
+
+def check_sum(block: bytes) -> None:
+    """`TarError` where the block's checksum is not what its bytes add up to, as unsigned or (old tars) signed ones."""
+    total = _total(block[148:156])
     # The low half of an Adler-32 is one more than the sum of the bytes, modulo 65521: more than 256 bytes can come to.
-    halves = (adler32(block[:_HALF]) & _LOW) + (adler32(block[_HALF:]) & _LOW) - 2
-    unsigned = halves - sum(block[148:156]) + 8 * ord(" ")
-    if unsigned == expected:
+    if (adler32(block[:_HALF]) & _LOW) + (adler32(block[_HALF:]) & _LOW) - 2 == total:
         return
-    high = sum(1 for byte in block[:148] + block[156:] if byte > 127)
-    if unsigned - 256 * high != expected:
+    field = block[148:156]
+    signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:])
+    if signed + sum(field) != total:
         raise TarError(_NO_HEADER)
 
 

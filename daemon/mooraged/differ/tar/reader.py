@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 from mooraged.differ.tar import fields, sparse
-from mooraged.differ.tar.events import Data, End, Entry, Event, LimitError, TarError, Type
+from mooraged.differ.tar.events import Data, End, Entry, Event, LimitError, TarError, Type, Whole
 
 BLOCK = 512
 _ZERO = bytes(BLOCK)
@@ -26,6 +27,7 @@ _TYPES: dict[int, Type] = {
     ord("6"): Type.FIFO,
 }
 
+_EXTENDED = frozenset(b"xgLK")
 _Events = Sequence[Event]
 _END = End()
 
@@ -36,9 +38,12 @@ class Reader:
     `for event in reader.receive(chunk)` for each chunk, of any size, and `finish` at the end. `TarError` for what is no
     tar archive, or contradicts itself; nothing of the archive may be relied on after it. What follows the end of the
     archive (two blocks of zeros) is passed over.
+
+    A file of 1 to `whole` bytes, all of them at hand and none of them a hole, is one event, `Whole`, in place of three.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: int = 0) -> None:
+        self._whole = whole
         self._ended = False
         self._zeros = 0
         self._partial = bytearray()
@@ -50,6 +55,8 @@ class Reader:
         self._left = 0
         self._padding = 0
         self._on_payload: Callable[[memoryview], _Events] = self._skip
+        # Whether what is to come is a file that `Whole` may be for.
+        self._is_small = False
         self._entry: Entry | None = None
         self._offset = 0
         self._regions: sparse.Regions = []
@@ -82,7 +89,17 @@ class Reader:
                 block = bytes(view[position : position + BLOCK])
                 position += BLOCK
                 self._at = self._received + position
-                yield from self._on_block(block)
+                events = self._on_block(block)
+                if self._is_small and 0 < self._left <= end - position:
+                    data = view[position : position + self._left]
+                    position += self._left
+                    self._left = 0
+                    yield Whole(cast(Entry, self._entry), data)
+                    if self._padding <= end - position:
+                        position += self._padding
+                        self._padding = 0
+                else:
+                    yield from events
             else:
                 take = min(BLOCK - len(self._partial), end - position)
                 self._partial += view[position : position + take]
@@ -113,9 +130,8 @@ class Reader:
         size = fields.number(block[124:136])
         if not 0 <= size <= _SIZE_MAX:
             raise TarError(f"{_show(fields.text(block[:100]))}: invalid size {size}")
-        kind = block[156:157]
-        if kind in (b"x", b"g", b"L", b"K"):
-            self._begin_extended(kind, size)
+        if block[156] in _EXTENDED:
+            self._begin_extended(block[156:157], size)
             return ()
         try:
             return self._member(block, size)
@@ -154,13 +170,14 @@ class Reader:
         kind = _TYPES.get(block[156])
         if kind is None:
             raise TarError(f"unknown type of entry {block[156:157]!r}")
-        entry = _entry(block, kind)
-        entry.name = self._long_name or entry.name
-        entry.link = self._long_link or entry.link
-        records, self._pax = self._pax, []
-        self._long_name = self._long_link = b""
-        stored = _apply_pax(entry, records, size) if records else size
-        self._entry = entry
+        entry = self._entry = _entry(block, kind)
+        stored = size
+        records = self._pax
+        if records or self._long_name or self._long_link:
+            entry.name = self._long_name or entry.name
+            entry.link = self._long_link or entry.link
+            self._pax, self._long_name, self._long_link = [], b"", b""
+            stored = _apply_pax(entry, records, size)
         if kind is not Type.FILE:
             # Whatever size such a header gives, no data follows it (Go, GNU tar).
             return (entry,)
@@ -235,6 +252,7 @@ class Reader:
         self._regions = regions
         self._region = self._offset = 0
         self._payload(stored, self._data)
+        self._is_small = stored <= self._whole and entry.size == stored
         return (entry,)
 
     def _data(self, part: memoryview) -> _Events:
@@ -267,6 +285,7 @@ class Reader:
         self._left = size
         self._padding = -size % BLOCK
         self._on_payload = take
+        self._is_small = False
 
 
 def _entry(block: bytes, kind: Type) -> Entry:
@@ -274,15 +293,8 @@ def _entry(block: bytes, kind: Type) -> Entry:
     name = fields.text(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:
         name = fields.text(block[345:500]) + b"/" + name
-    entry = Entry(
-        name,
-        kind,
-        fields.repeated_number(block[100:108]) & 0o7777,
-        fields.repeated_number(block[108:116]),
-        fields.repeated_number(block[116:124]),
-        0,
-        fields.repeated_number(block[136:148]) * 1_000_000_000,
-    )
+    mode, uid, gid = fields.owner(block[100:124])
+    entry = Entry(name, kind, mode, uid, gid, 0, fields.repeated_number(block[136:148]) * 1_000_000_000)
     if kind is Type.LINK or kind is Type.SYMLINK:
         entry.link = fields.text(block[157:257])
     elif kind is Type.CHARACTER_DEVICE or kind is Type.BLOCK_DEVICE:
