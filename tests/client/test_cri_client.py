@@ -19,6 +19,7 @@ from moorage.cri.streaming.process import exit_code
 from moorage.cri.streaming.transport import Transport
 from moorage.portal import shared
 from moorage_api.errors import Cancelled, DeadlineExceeded, InvalidArgument, MoorageError, NotFound, Unavailable
+from support.cri import until
 from support.daemon import Daemon
 from support.images import ImageSpec, push
 from support.peer import Peer
@@ -86,9 +87,9 @@ def test_a_pod_and_a_container(client: cri.Client, busybox: str, tmp_path: Path)
     client.StartContainer(v1.StartContainerRequest(container_id=container))
     assert client.execute(container, "hostname").stdout == b"whole\n"
     assert [each.id for each in client.ListContainers(filter={"pod_sandbox_id": pod}).containers] == [container]
+    until(lambda: b"stdout F hi\n" in (tmp_path / "l").read_bytes())
     client.stop(container)
     assert client.status(container).exit_code == 137
-    assert b"stdout F hi\n" in (tmp_path / "l").read_bytes()
     client.remove(container)
     client.stop_pod(pod)
     client.remove_pod(pod)
