@@ -37,7 +37,9 @@ from mooraged.differ.tar.events import LimitError, TarError
 _SWITCH_INTERVAL = 0.0005
 # Seconds; so long does a cancelled extraction go on at most, and its fetch with it.
 _REPORT_INTERVAL = 0.05
-_NICENESS = 10
+_NICENESS, _NICENESS_MAX = 10, 19
+# Nanoseconds. Whoever asks for less, which is nearly everybody, need not wait until a moment's work here is done.
+_SLICE = 20_000_000
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -61,9 +63,8 @@ def main() -> None:
 
 def _give_way() -> None:
     """Work for others: who calls the daemon must not wait for a pull. Within the daemon's cgroup only, where it has one."""
-    os.nice(_NICENESS)
-    # Without the right to wake up before others, which is for what has little to do.
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    # As a batch: without the right to wake up before others, which is for what has little to do.
+    syscalls.set_scheduling(os.SCHED_BATCH, min(os.nice(0) + _NICENESS, _NICENESS_MAX), _SLICE)
 
 
 class _Service:

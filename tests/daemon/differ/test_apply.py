@@ -83,6 +83,15 @@ FORMS = {
 }
 
 
+def test_workers_give_way(
+    differ: WalkingDiffer, content: ContentStore, put: Put, pool: WorkerPool, tmp_path: Path
+) -> None:
+    differ.apply(content, put(*FORMS["plain"]), target(tmp_path))
+    nice = min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)
+    found = [(os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)) for pid in pool.pids()]
+    assert (os.SCHED_BATCH, nice) in found
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_layers(differ: WalkingDiffer, content: ContentStore, put: Put, tmp_path: Path, form: str) -> None:
     layer = put(*FORMS[form])
