@@ -33,6 +33,20 @@ def test_sleepers_wake_in_order() -> None:
     assert woken == [0.02, 0.04, 0.06]
 
 
+def test_an_eager_one_begins_at_once() -> None:
+    loop = Loop()
+    begun = []
+
+    async def begin() -> int:
+        begun.append(1)
+        await loop.sleep(0.01)
+        return 3
+
+    task = loop.spawn(begin(), "eager", eager=True)
+    assert begun == [1]
+    assert loop.run(task) == 3
+
+
 def test_errors_reach_who_awaits() -> None:
     loop = Loop()
 

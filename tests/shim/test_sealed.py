@@ -51,11 +51,17 @@ def test_a_copy_runs_and_stays_as_it_is(workshop: None, name: str) -> None:
 
 def test_a_program_that_was_replaced_is_copied_anew(workshop: None, tmp_path: Path) -> None:
     program = tmp_path / "crun"
-    program.write_text("old")
+    program.write_bytes(b"\x7fELF, old")
     assert made(program) >= 0
     (tmp_path / "new").write_text("new")
     (tmp_path / "new").rename(program)
     assert sealed.find(str(program)) == -1
+
+
+def test_a_script_is_not_copied(workshop: None, tmp_path: Path) -> None:
+    program = tmp_path / "crun"
+    program.write_text("#!/bin/sh\nexec /usr/bin/crun")
+    assert made(program) == -1
 
 
 def test_others_are_not_copied(workshop: None, tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ class NamespacedTasks:
         )
         process.started(answer.pid)
         if exec_id:
-            self._watcher.watch(task, process)
+            # Behind the answer to the client, who waits for that.
+            asyncio.get_running_loop().call_soon(self._watcher.watch, task, process)
         elif task.bundle.has_checkpoint:
             await asyncio.to_thread(task.bundle.drop_checkpoint)
         return answer.pid

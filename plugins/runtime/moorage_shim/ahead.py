@@ -55,7 +55,9 @@ class Ahead:
             self._close_write()
             raise
         launch = Launch(self._pid_file, self._streams.child_fds, "", score)
-        self._call = self._host.forker.loop.spawn(self._run(launch), f"exec {process.exec_id} of {self._id}, ahead")
+        name = f"exec {process.exec_id} of {self._id}, ahead"
+        # Before the request is answered: the runtime takes longer than the client does to come back.
+        self._call = self._host.forker.loop.spawn(self._run(launch), name, eager=True)
 
     @property
     def waits(self) -> bool:

@@ -72,6 +72,7 @@ class Keeper:
         self._held = held
         self._exits: list[bytes] = []
         self._worker = 0
+        self._quick: set[int] = set()
         self._wakeup, self._signal = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
 
     def run(self) -> int:
@@ -86,6 +87,8 @@ class Keeper:
             over = self._attend(channel)
             channel.close()
             if over >= 0:
+                for pid in self._quick:
+                    posix.kill(pid, _signal.SIGKILL)
                 return over
         return 0
 
@@ -205,7 +208,10 @@ class Keeper:
         """Its end can only be told after this."""
         pid = error = 0
         try:
-            pid = spawn(marshal.loads(request), fds)
+            program = marshal.loads(request)
+            pid = spawn(program, fds)
+            if program[-1]:
+                self._quick.add(pid)
         except OSError as caught:
             error = caught.errno or -1
         for fd in fds:
@@ -220,6 +226,7 @@ class Keeper:
             if pid == self._worker:
                 self._worker = 0
             else:
+                self._quick.discard(pid)
                 self._exits.append(EXIT.pack(0, pid, status, time.time_ns()))
             pid, status = _next_end()
 

@@ -100,14 +100,17 @@ class Task(Future[T]):
 
     __slots__ = ("_awaited", "_coroutine", "_waits", "name")
 
-    def __init__(self, loop: Loop, coroutine: Coroutine[Any, Any, T], name: str) -> None:
+    def __init__(self, loop: Loop, coroutine: Coroutine[Any, Any, T], name: str, *, eager: bool = False) -> None:
         super().__init__(loop)
         self.name = name
         self._coroutine = coroutine
         self._awaited = False
         self._waits: Future[Any] | None = None
         loop.tasks.add(self)
-        loop.soon(self._step, None)
+        if eager:
+            self._step(None)
+        else:
+            loop.soon(self._step, None)
 
     @property
     def rests(self) -> bool:
@@ -235,9 +238,10 @@ class Loop:
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._order), timer))
         return timer
 
-    def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> Task[T]:
-        """Run a coroutine beside the caller; a failure that nobody awaits is logged under `name`."""
-        return Task(self, coroutine, name)
+    def spawn(self, coroutine: Coroutine[Any, Any, T], name: str, *, eager: bool = False) -> Task[T]:
+        """Run a coroutine beside the caller; a failure that nobody awaits is logged under `name`. An `eager` one runs at
+        once up to where it first waits."""
+        return Task(self, coroutine, name, eager=eager)
 
     def background(self, coroutine: Coroutine[Any, Any, object], name: str) -> None:
         """Run a coroutine that nobody awaits; a failure is logged under `name`."""

@@ -168,6 +168,7 @@ class OciRuntime:
             # Not for an exec, which joins the groups that there are: the mount namespace takes as long as crun itself.
             hidden=self.name == "crun" and step != "exec" and cgroups.is_hybrid(),
             oom_score=launch.oom_score if launch else None,
+            quick=step == "exec",
         )
         try:
             status = await self._forker.run(command, timeout, what)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
 from moorage_api.errors import DeadlineExceeded, Internal, MoorageError
 from moorage_shim import log, sealed
@@ -22,9 +22,12 @@ from moorage_shim.libc import fork
 from moorage_shim.loop import READ, Future, Loop, read_some
 from moorage_shim.spawning import ITSELF, Program, become, become_child
 
+T = TypeVar("T")
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ERROR_MAX = 4096
 _REAP_GRACE = 5.0
+_EXIT_CODE = 49  # /proc/PID/stat: field 52, counted from zero behind the command's name
 
 
 class Ended(NamedTuple):
@@ -103,7 +106,8 @@ class Command:
     One that leaves `orphans` is a child of the keeper, and they become that after it. One that `outlives` the shim is not
     killed with it, and the keeper's as well. One that is `sealed` runs from a copy that nobody can write to, if there is
     one. `hidden` is the second cgroup hierarchy (`spawning.hide_unified_cgroup`), and `oom_score` the program's, where it
-    is not the shim's.
+    is not the shim's. A `quick` one is started without a copy of the keeper, which has then to see to it that it does not
+    outlive the shim: for what takes no longer than that copy.
     """
 
     argv: Sequence[str]
@@ -115,13 +119,16 @@ class Command:
     sealed: bool = False
     hidden: bool = False
     oom_score: int | None = None
+    quick: bool = False
 
 
 class Child(NamedTuple):
-    """A program that has been started."""
+    """A program that has been started. `gone` is done as soon as it has ended, before the keeper has told how; None where
+    nobody looks."""
 
     pid: int
     ended: Future[Ended]
+    gone: Future[None] | None = None
 
 
 class Keeper(Protocol):
@@ -150,7 +157,7 @@ class Forker:
         itself = sealed.find(path) if command.sealed else -1
         if itself >= 0:
             fds[ITSELF] = itself
-        flags = (command.outlives, command.hidden, command.oom_score)
+        flags = (command.outlives, command.hidden, command.oom_score, command.quick)
         program: Program = (path, tuple(command.argv), command.cwd, environment, tuple(fds), *flags)
         return await self._start(program, list(fds.values()), adopted=command.orphans or command.outlives)
 
@@ -158,18 +165,28 @@ class Forker:
         """Run a program to its end; returns its status. `DeadlineExceeded` after killing it and its process group."""
         child, errors = await self.start(command)
         try:
-            ended = await self._bounded(child.pid, child.ended, timeout, what)
+            status = await self._finish(child, timeout, what)
             reason = read_some(errors, _ERROR_MAX)
         finally:
             os.close(errors)
         if reason:
             raise Internal(f"{what}: {reason.decode(errors='replace')}")
-        return ended.status
+        return status
+
+    async def _finish(self, child: Child, timeout: float, what: str) -> int:
+        """A program's status, from the kernel if it is there before the keeper's word: the keeper has to get its turn on a
+        processor first, and often that is the one where the new process has just begun."""
+        if child.gone is not None:
+            await self._bounded(child.pid, child.gone, timeout, what)
+            status = status_of(child.pid)
+            if status is not None:
+                return status
+        return (await self._bounded(child.pid, child.ended, timeout, what)).status
 
     async def start_init(self, user: str, timeout: float, what: str) -> int:
         """Start the init of a pod, the first process of a new PID namespace; returns its pid. `user` is the file of the
         user namespace that is to own the new one; empty for that of the shim."""
-        program: Program = ("", (), user, None, (), True, False, None)
+        program: Program = ("", (), user, None, (), True, False, None, False)
         child, answer = await self._start(program, [], adopted=True)
         try:
             await self._bounded(child.pid, child.ended, timeout, what)
@@ -216,7 +233,7 @@ class Forker:
         if reason or ended.status:
             raise MoorageError(f"{what}: {(reason or b'the helper died').decode(errors='replace')}")
 
-    async def _bounded(self, pid: int, future: Future[Ended], timeout: float, what: str) -> Ended:
+    async def _bounded(self, pid: int, future: Future[T], timeout: float, what: str) -> T:
         try:
             return await self.loop.within(future, timeout, what)
         except DeadlineExceeded:
@@ -239,11 +256,23 @@ def find_program(name: str) -> str:
 
 def parent_of(pid: int) -> int:
     """The pid of a process's parent; 0 when the process is gone."""
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def status_of(pid: int) -> int | None:
+    """The exit status of a process that has ended and has not been reaped; None for any other."""
+    fields = _stat(pid)
+    return exit_status(int(fields[_EXIT_CODE])) if fields and fields[0] == b"Z" else None
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat behind the command's name (proc_pid_stat(5)); none when the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
-            return int(stat.read().rpartition(b")")[2].split()[1])
+            return stat.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0
+        return []
 
 
 def poll_now(fd: int, events: int) -> int:

@@ -12,10 +12,12 @@ import io
 import marshal
 import os
 import pickle
+import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -78,7 +80,9 @@ class KeeperLink:
         self._loop = loop
         self._reaper = reaper
         self._seen = 0
-        self._starting: deque[Future[Child]] = deque()
+        self._starting: deque[tuple[Future[Child], bool]] = deque()
+        # By pid: a descriptor that means no other process.
+        self._quick: dict[int, int] = {}
         channel.setblocking(False)
         loop.watch(channel.fileno(), READ, self._on_message)
 
@@ -97,12 +101,12 @@ class KeeperLink:
                 self._channel.send(request[start : start + PIECE])
         except BlockingIOError as error:
             raise Internal("the keeper takes no requests") from error
-        self._starting.append(future)
+        self._starting.append((future, program[-1]))
         return await future
 
     def rest(self, state: bytes) -> None:
         """Give all to the keeper and end; returns when that is not possible."""
-        own = {self._channel.fileno(), self._loop.fd, *self._reaper.fds}
+        own = {self._channel.fileno(), self._loop.fd, *self._reaper.fds, *self._quick.values()}
         own |= sealed.descriptors() | scratch.descriptors()
         fds = [fd for fd in sorted(open_fds()) if fd and fd not in own]
         if len(fds) > MAX_FDS or max(fds) >= FIRST_OWN or len(state) > _STATE_MAX:
@@ -122,6 +126,7 @@ class KeeperLink:
         except ConnectionResetError:
             message = b""
         if not message:
+            self._end_quick()
             _orphaned()
         if message[0]:
             self._on_spawned(message)
@@ -131,16 +136,41 @@ class KeeperLink:
 
     def _on_exit(self, message: bytes) -> None:
         _, pid, raw, at = EXIT.unpack(message)
+        if pid in self._quick:
+            fd = self._quick.pop(pid)
+            self._loop.unwatch(fd)
+            os.close(fd)
         self._reaper.ended(pid, Ended(exit_status(raw), at))
 
     def _on_spawned(self, message: bytes) -> None:
         """The end is watched at once: it may be in the next message."""
         _, pid, error = SPAWNED.unpack(message)
-        future = self._starting.popleft()
+        future, quick = self._starting.popleft()
         if pid:
-            future.set(Child(pid, self._reaper.watch(pid)))
+            future.set(Child(pid, self._reaper.watch(pid), self._watch_quick(pid) if quick else None))
         else:
             future.fail(OSError(error, os.strerror(error)))
+
+    def _watch_quick(self, pid: int) -> Future[None] | None:
+        """None for one that has been reaped already."""
+        try:
+            fd = self._quick[pid] = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return None
+        gone: Future[None] = Future(self._loop)
+
+        def ended(_: int) -> None:
+            self._loop.unwatch(fd)
+            gone.set(None)
+
+        self._loop.watch(fd, READ, ended)
+        return gone
+
+    def _end_quick(self) -> None:
+        """Nobody else ends them with the keeper."""
+        for fd in self._quick.values():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
 
 
 class _Pickler(pickle.Pickler):

@@ -22,6 +22,7 @@ _FIRST_FD = 750
 _SIZE_MAX = 32 << 20
 _MOST = 4
 _NAMES = frozenset({"runc", "crun"})
+_ELF = b"\x7fELF"
 
 _Identity = tuple[int, int, int, int]
 _copies: dict[str, tuple[_Identity, int]] = {}
@@ -89,8 +90,9 @@ def _copy(path: str) -> int:
     """Opened for reading alone: a file that somebody may write to is not executed."""
     with open(path, "rb") as source:
         size = os.fstat(source.fileno()).st_size
-        if size > _SIZE_MAX:
-            raise OSError(f"{path} is too large")
+        if size > _SIZE_MAX or os.pread(source.fileno(), len(_ELF), 0) != _ELF:
+            # Too large; or a script, whose interpreter could not open the copy.
+            raise OSError(f"{path} is not to be copied")
         draft = _memory_file(os.path.basename(path))
         try:
             while os.sendfile(draft, source.fileno(), None, size):

@@ -6,6 +6,7 @@ asks for them would not start at all; it starts with the nearest value instead, 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -122,7 +123,9 @@ def _clamp(limit: dict[str, Any]) -> str:
     return f"{limit['type']} {hard} became {allowed}"
 
 
+@functools.cache
 def _may_raise_limits() -> bool:
+    """A process's capabilities do not come back."""
     with open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith("CapEff:"):

@@ -51,7 +51,7 @@ def _rest_or_end(channel: _socket.socket) -> NoReturn:
         if size > _ROUNDS:
             channel.send(HEAD.pack(OVER, 0, 0, 0))
             posix._exit(0)
-        program = marshal.dumps(("/", ("/",), "/", None, (), False, False, None))
+        program = marshal.dumps(("/", ("/",), "/", None, (), False, False, None, True))
         channel.sendmsg(
             [HEAD.pack(SPAWN, 1, len(program), 0)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights[0][2][4:])]
         )
