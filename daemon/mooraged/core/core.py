@@ -6,9 +6,7 @@ whoever asks for it then gets `Unavailable` with the reason, and everything else
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -27,6 +25,7 @@ from moorage_api.runtime import TaskManager
 from moorage_api.sandboxes import SandboxController, SandboxStore
 from moorage_api.snapshots import Snapshotter
 from moorage_api.transfer import Transfer
+from mooraged.core.threads import Threads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -141,7 +140,7 @@ class LocalCore:
         self._metadata = metadata
         self._events = events
         self._parts = parts
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="core")
+        self._threads = Threads(threads, "core")
 
     @property
     def daemon(self) -> Daemon:
@@ -167,8 +166,8 @@ class LocalCore:
         return BoundNamespace(self._metadata.bind(namespace, lease), self._parts)
 
     def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
+        return self._threads.run(partial(call, *args, **kwargs))
 
     def close(self) -> None:
         """Start no more calls; those that run go on to their end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
