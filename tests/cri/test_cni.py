@@ -413,7 +413,7 @@ async def test_a_namespace_that_cannot_be_made_leaves_nothing(tmp_path: Path) ->
 
 
 async def test_the_quick_take_turns_and_the_slow_hold_up_nobody() -> None:
-    turns = Turns(2)
+    turns = Turns(2, turn=1000)
     inside = most = 0
 
     async def work(seconds: float) -> None:
@@ -427,15 +427,37 @@ async def test_the_quick_take_turns_and_the_slow_hold_up_nobody() -> None:
     await asyncio.gather(*(work(0.01) for _ in range(10)))
     assert most == 2
     turns = Turns(2, turn=0.05)
-    slow = [asyncio.ensure_future(work(1000)) for _ in range(3)]
+    slow = [asyncio.ensure_future(work(1000)) for _ in range(50)]
+    async with asyncio.timeout(10):
+        while inside < 50:
+            await asyncio.sleep(0.001)
+        await work(0.01)
+    await _cancel(slow)
     async with asyncio.timeout(10):
         await work(0.01)
-    turns = Turns(1, turn=1000, patience=0.05)
-    slow.append(asyncio.ensure_future(work(1000)))
+
+
+async def test_a_turn_that_nobody_waits_for_any_more_is_the_next_one_s() -> None:
+    turns = Turns(1, turn=1000)
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        async with turns.turn():
+            done.append(number)
+
+    async with turns.turn():
+        tasks = [asyncio.ensure_future(work(number)) for number in range(3)]
+        await asyncio.sleep(0)
+        await _cancel(tasks[:1])
+    # It has been called, and is cancelled before it could begin.
+    await _cancel(tasks[1:2])
     async with asyncio.timeout(10):
-        await work(0.01)
-    for task in slow:
+        await tasks[2]
+        await work(3)
+    assert done == [2, 3]
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*slow, return_exceptions=True)
-    async with asyncio.timeout(10):
-        await work(0.01)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,11 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from moorage_api.errors import MoorageError
+from moorage_api.errors import AlreadyExists, MoorageError
 from moorage_api.wire import cri_pb2
 from support.cri import CriClient, container_config, pod_config, until, with_image
 from support.daemon import Daemon
@@ -142,5 +143,14 @@ def test_a_caller_that_goes_away_leaves_nothing(daemon: Daemon, client: CriClien
     plugin = daemon.root / "io.containerd.grpc.v1.cri"
     until(lambda: not any((plugin / "cni").iterdir()) and not any((plugin / "sandboxes").iterdir()))
     assert list(client.ListPodSandbox().items) == []
-    pod = client.run_pod(config)
+    pod = ""
+
+    def run() -> bool:
+        nonlocal pod
+        # The last call may not have ended yet, or not even begun.
+        with suppress(AlreadyExists):
+            pod = client.run_pod(config)
+        return bool(pod)
+
+    until(run)
     assert client.PodSandboxStatus(pod_sandbox_id=pod).status.state == cri_pb2.SANDBOX_READY

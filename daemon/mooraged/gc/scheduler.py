@@ -1,4 +1,4 @@
-"""When to collect: soon after something was removed, seldom enough that writers do not notice."""
+"""When to collect: soon after something was removed, when nobody writes, and seldom enough that writers do not notice."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ _log = logging.getLogger(__name__)
 
 _LEAST_PAUSE = 0.005
 """A collection counts at least this many seconds of pause, so that fast ones do not follow each other at once."""
+
+_QUIET_SECONDS = 0.2
+_PATIENCE_SECONDS = 1.0
+"""A collection waits until nothing has been written for so long, and at most so long in all: in the middle of a client's
+calls the two would hold one another up, and a removal of several steps would be collected after the first."""
 
 _RETRY_SECONDS = 1.0
 
@@ -52,6 +57,8 @@ class Scheduler:
         self._mutations = 0
         self._deletions = 0
         self._due: float | None = None
+        self._wanted: float | None = None
+        self._changed = 0.0
         self._earliest = 0.0
         self._collections = 0
         self._paused = 0.0
@@ -84,7 +91,7 @@ class Scheduler:
             if self._done < ticket:
                 with self._state:
                     covered = self._asked
-                    self._due = None
+                    self._due = self._wanted = None
                     self._mutations = self._deletions = 0
                 self._last = self._collector.collect()
                 self._done = covered
@@ -102,11 +109,17 @@ class Scheduler:
         with self._state:
             self._mutations += 1
             self._deletions += removed
-            soon = time.monotonic() + policy.schedule_delay
+            self._changed = time.monotonic()
             if policy.deletion_threshold and self._deletions >= policy.deletion_threshold:
-                self._schedule(soon)
+                self._schedule(self._changed + policy.schedule_delay)
             elif removed or (policy.mutation_threshold and self._mutations >= policy.mutation_threshold):
-                self._schedule(max(soon, self._earliest))
+                self._want()
+
+    def _want(self) -> None:
+        """Collect when it is quiet."""
+        if self._wanted is None:
+            self._wanted = self._changed
+            self._state.notify_all()
 
     def _schedule(self, when: float) -> None:
         if self._due is None or when < self._due:
@@ -136,8 +149,16 @@ class Scheduler:
         """Wait until a collection is due; False when stopped."""
         with self._state:
             while not self._stopped:
-                now = time.monotonic()
-                if self._due is not None and self._due <= now:
+                now, due = time.monotonic(), self._next()
+                if due is not None and due <= now:
                     return True
-                self._state.wait(None if self._due is None else self._due - now)
+                self._state.wait(None if due is None else due - now)
             return False
+
+    def _next(self) -> float | None:
+        """When a collection is due, as things stand now: each change may put one off that waits for quiet."""
+        if self._wanted is None:
+            return self._due
+        quiet = min(self._changed + _QUIET_SECONDS, self._wanted + _PATIENCE_SECONDS)
+        due = max(quiet, self._wanted + self._policy.schedule_delay, self._earliest)
+        return due if self._due is None else min(due, self._due)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Insert, Table, Update, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-AnyRow = Row[Any]
+from mooraged.metadata.statements import Query, Statement
+
+AnyRow: TypeAlias = Any
+"""A row, with an attribute for each column."""
 
 
 class Rows:
@@ -17,33 +21,51 @@ class Rows:
     def __init__(self, table: Table, key: str, order: Sequence[str] = ()) -> None:
         here = table.c.namespace == bindparam("at_namespace")
         this = table.c[key] == bindparam("at_key")
-        self._get = select(table).where(here, this)
-        self._all = select(table).where(here).order_by(*(table.c[name] for name in order or (key,)))
-        self._insert = insert(table).on_conflict_do_nothing()
-        self._update = update(table).where(here, this)
-        self._delete = delete(table).where(here, this)
-        self._count = select(func.count()).select_from(table).where(here)
+        row = namedtuple("row", table.c.keys())  # type: ignore[misc]
+        self._get = Query(select(table).where(here, this), row)
+        self._all = Query(select(table).where(here).order_by(*(table.c[name] for name in order or (key,))), row)
+        self._insert = _Setting(insert(table).on_conflict_do_nothing())
+        self._update = _Setting(update(table).where(here, this))
+        self._delete = Statement(delete(table).where(here, this))
+        self._count = Query(select(func.count()).select_from(table).where(here), int)
 
     def get(self, connection: Connection, namespace: str, key: str) -> AnyRow | None:
         """The row, or None."""
-        return connection.execute(self._get, {"at_namespace": namespace, "at_key": key}).first()
+        return self._get.first(connection, {"at_namespace": namespace, "at_key": key})
 
     def all(self, connection: Connection, namespace: str) -> Sequence[AnyRow]:
         """The namespace's rows in the table's order."""
-        return connection.execute(self._all, {"at_namespace": namespace}).all()
+        return self._all.all(connection, {"at_namespace": namespace})
 
     def insert(self, connection: Connection, values: Mapping[str, Any]) -> bool:
         """Insert a row; False, and nothing changed, where its key or another unique column is taken."""
-        return connection.execute(self._insert, dict(values)).rowcount == 1
+        return self._insert.of(values).run(connection, values).rowcount == 1
 
     def update(self, connection: Connection, namespace: str, key: str, values: Mapping[str, Any]) -> None:
         """Set columns of the row."""
-        connection.execute(self._update, {"at_namespace": namespace, "at_key": key, **values})
+        where = {"at_namespace": namespace, "at_key": key}
+        self._update.of(values).run(connection, {**where, **values})
 
     def delete(self, connection: Connection, namespace: str, key: str) -> bool:
         """Delete the row; False where there is none."""
-        return connection.execute(self._delete, {"at_namespace": namespace, "at_key": key}).rowcount == 1
+        return self._delete.run(connection, {"at_namespace": namespace, "at_key": key}).rowcount == 1
 
     def count(self, connection: Connection, namespace: str) -> int:
         """How many rows the namespace has."""
-        return int(connection.execute(self._count, {"at_namespace": namespace}).scalar_one())
+        return self._count.first(connection, {"at_namespace": namespace}) or 0
+
+
+class _Setting:
+    """A statement that gives values to columns: one is compiled for each set of columns that it is asked for, once."""
+
+    def __init__(self, statement: Insert | Update) -> None:
+        self._statement = statement
+        self._compiled: dict[tuple[str, ...], Statement] = {}
+
+    def of(self, columns: Mapping[str, Any]) -> Statement:
+        """For these columns."""
+        names = tuple(columns)
+        found = self._compiled.get(names)
+        if found is None:
+            found = self._compiled[names] = Statement(self._statement, names)
+        return found

@@ -112,6 +112,22 @@ def test_the_schedule_delay_gathers_removals(running: Running) -> None:
     assert settled(running.collector) == 2
 
 
+def test_a_collection_waits_for_quiet_but_not_for_ever(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = running.start()
+    running.collector.wait_for(1)
+    monkeypatch.setattr("mooraged.gc.scheduler._QUIET_SECONDS", 1000.0)
+    monkeypatch.setattr("mooraged.gc.scheduler._PATIENCE_SECONDS", 0.3)
+    start = time.monotonic()
+    scheduler.mutated(removed=True)
+    running.collector.wait_for(2)
+    assert time.monotonic() - start >= 0.29
+    monkeypatch.setattr("mooraged.gc.scheduler._PATIENCE_SECONDS", 1000.0)
+    scheduler.mutated(removed=True)
+    assert settled(running.collector) == 2
+    scheduler.request()
+    running.collector.wait_for(3)
+
+
 def test_pauses_keep_to_their_share(running: Running) -> None:
     """A pause counts 5 ms at least, so that a share of 0.02 means a collection in 245 ms; but who asks gets one."""
     scheduler = running.start(pause_threshold=0.02)

@@ -87,21 +87,37 @@ class CreateContainer:
         undo.push("folder", lambda: cri.run(files.remove, folder))
         undo.push("snapshot", lambda: cri.run(remove_snapshot, cri, container))
         undo.push("image volumes", lambda: cri.run(image_volumes.remove, cri, container))
+        undo.push("record", lambda: cri.run(remove_record, cri, container.id))
+        target_pid = self._target_pid(container)
+        if not image_volumes.has_any(container):
+            async with cri.nri.gate:
+                at_once = partial(self._make_at_once, container, sandbox, image, handler, target_pid)
+                if cri.nri.idle and await cri.run(at_once):
+                    cri.containers.add(container.id, container)
+                    return
         rootfs = await self._rootfs(container, sandbox, image)
         mounted = await image_volumes.make(cri, container, sandbox)
-        target_pid = self._target_pid(container)
-        undo.push("record", lambda: cri.run(remove_record, cri, container.id))
         specify = partial(self._specify, container, sandbox, image, handler, rootfs, mounted, target_pid)
         async with cri.nri.gate:
-            if cri.nri.idle:
-                # One trip to a thread is enough where nobody is asked in between.
-                await cri.run(lambda: self._record(container, sandbox, image, specify()))
-            else:
-                undo.push("NRI plugins", lambda: lifecycle.forget_container(cri, container))
-                specification = await cri.run(specify)
-                await lifecycle.create(cri, sandbox, container, specification, wishes)
-                await cri.run(self._record, container, sandbox, image, specification)
+            undo.push("NRI plugins", lambda: lifecycle.forget_container(cri, container))
+            specification = await cri.run(specify)
+            await lifecycle.create(cri, sandbox, container, specification, wishes)
+            await cri.run(self._record, container, sandbox, image, specification)
             cri.containers.add(container.id, container)
+
+    def _make_at_once(
+        self, container: Container, sandbox: Sandbox, image: CachedImage, handler: RuntimeHandler, target_pid: int
+    ) -> bool:
+        """All of it in one trip to a thread, which is enough where nobody is asked in between; False, and nothing done,
+        where the image has to be unpacked first."""
+        try:
+            rootfs = self._prepare(container, sandbox, image)
+        except NotFound:
+            return False
+        mounted = list(container.config.mounts)
+        specification = self._specify(container, sandbox, image, handler, rootfs, mounted, target_pid)
+        self._record(container, sandbox, image, specification)
+        return True
 
     async def _rootfs(self, container: Container, sandbox: Sandbox, image: CachedImage) -> list[Mount]:
         """The container's snapshot."""

@@ -36,6 +36,11 @@ def check(volume: cri_pb2.Mount) -> None:
         raise InvalidArgument(f"{where}: image_sub_path {volume.image_sub_path[:80]!r} is not a path within the image")
 
 
+def has_any(container: Container) -> bool:
+    """Whether a container has image volumes."""
+    return any(mount.HasField("image") for mount in container.config.mounts)
+
+
 async def make(cri: Cri, container: Container, sandbox: Sandbox) -> list[cri_pb2.Mount]:
     """Mount the image volumes of a container; returns all its mounts, with the host's paths in place of the images.
 
@@ -57,7 +62,7 @@ async def make(cri: Cri, container: Container, sandbox: Sandbox) -> list[cri_pb2
 
 def remove(cri: Cri, container: Container) -> None:
     """Unmount and remove the image volumes of a container; what is not there does not matter. This does I/O."""
-    if not any(mount.HasField("image") for mount in container.config.mounts):
+    if not has_any(container):
         return
     unmount(cri, container.id)
     snapshotter = cri.k8s.snapshotter(container.snapshotter)

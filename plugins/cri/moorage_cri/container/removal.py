@@ -31,6 +31,9 @@ async def remove(cri: Cri, container: Container) -> None:
         cri.containers.discard(container.id)
         cri.container_names.release(container.name, container.id)
         events.tell(cri, container, events.DELETED)
+        # Nobody need wait for a disk that is busy: to remove a folder may take longer than all else. What a crash or an
+        # error leaves of it, which has no record any more, is removed by the next start.
+        cri.background.start(f"files of container {container.id}", cri.run(_remove_files, cri, container))
 
 
 def _remove(cri: Cri, container: Container) -> None:
@@ -39,6 +42,9 @@ def _remove(cri: Cri, container: Container) -> None:
     with cri.k8s.batch():
         remove_snapshot(cri, container)
         remove_record(cri, container.id)
+
+
+def _remove_files(cri: Cri, container: Container) -> None:
     if container.config.stdin:
         files.remove(cri.stdin_path(container.id).parent)
     files.remove(cri.container_folder(container.id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -55,15 +54,17 @@ class StartContainer:
                 await self._failed(container, error)
                 raise
             if container.running:
-                await self._note(container)
+                self._note(container)
             await lifecycle.post_start(cri, container)
         return cri_pb2.StartContainerResponse()
 
-    async def _note(self, container: Container) -> None:
-        """Write down that it runs. The news of its end may come meanwhile, and is to be written after it."""
+    def _note(self, container: Container) -> None:
+        """Write down that it runs. The news of its end may come meanwhile, and is to be written after it.
+
+        Nobody waits for it: it is not synced, and a daemon that was killed before it was written finds the task in its shim.
+        """
         saving = self._cri.run(journal.save, self._cri.container_folder(container.id), container.run)
         container.aftermath = self._cri.background.spawn(f"start of container {container.id}", saving)
-        await asyncio.shield(container.aftermath)
 
     def _check(self, container: Container) -> None:
         if container.removing or container.id not in self._cri.containers:

@@ -40,7 +40,7 @@ async def stop(cri: Cri, container: Container, grace: float) -> None:
 async def buried(container: Container) -> None:
     """Wait until a container that has ended holds nothing any more: its end is on disk, its root file system unmounted.
     Not for long, since its shim may hang; who needs it done does it again."""
-    if container.aftermath is not None:
+    if container.aftermath is not None and not container.aftermath.done():
         await asyncio.wait([container.aftermath], timeout=_BURIAL_SECONDS)
 
 
