@@ -12,7 +12,7 @@ import pytest
 
 from moorage_api import idmap
 from moorage_api.erofs.folder import write_folder
-from moorage_api.erofs.layer import IMAGE, keep_image, layer_folder, new_image
+from moorage_api.erofs.layer import IMAGE, MARKER, keep_image, layer_folder, new_image
 from moorage_api.errors import FailedPrecondition, MoorageError
 from moorage_api.linux import syscalls
 from moorage_api.linux.mount import is_mountpoint, temporary_mount
@@ -90,8 +90,50 @@ def test_a_commit_that_failed_is_done_again_with_what_was_written_since(
         assert os.listdir(root) == ["late"]
 
 
+def test_nothing_needs_no_image(snapshotter: ErofsSnapshotter, tmp_path: Path) -> None:
+    """Also where a commit that failed has left one, and where an image is below and above."""
+    with temporary_mount(snapshotter.prepare("first")) as root:
+        Path(root, "file").write_text("text")
+        os.chmod(root, 0o700)
+    snapshotter.commit("base", "first")
+    snapshotter.prepare("second", "base", REF)
+    folder = snapshotter.folder(snapshotter.record("second").id)
+    os.mkdir(f"{folder}/layer")
+    os.unlink(f"{folder}/{MARKER}")
+    write_layer(folder, tmp_path)
+    snapshotter.commit("nothing", "second")
+    assert os.listdir(folder) == ["fs"]
+    assert snapshotter.usage("nothing").inodes == 1
+    with temporary_mount(snapshotter.prepare("third", "nothing")) as root:
+        assert os.stat(root).st_mode & 0o777 == 0o700
+        os.rename(f"{root}/file", f"{root}/moved")
+    snapshotter.commit("top", "third")
+    with temporary_mount(snapshotter.view("view", "top")) as root:
+        assert os.listdir(root) == ["moved"]
+    with temporary_mount(snapshotter.view("look", "nothing")) as root:
+        assert os.listdir(root) == ["file"]
+
+
+def test_nothing_is_made_again_after_a_power_cut(tmp_path: Path) -> None:
+    snapshotter = ErofsSnapshotter(tmp_path, ("index=off",))
+    for name, below in (("one", ""), ("two", "one")):
+        snapshotter.prepare(f"{name}-active", below)
+        snapshotter.commit(name, f"{name}-active")
+    folders = [snapshotter.folder(snapshotter.record(name).id) for name in ("one", "two")]
+    snapshotter.close()
+    remove_tree(folders[0])
+    # What was removed beside it, and never on disk, is there again.
+    write_layer(folders[1], tmp_path)
+    again = ErofsSnapshotter(tmp_path, ("index=off",))
+    assert [os.listdir(folder) for folder in folders] == [["fs"], ["fs"]]
+    with temporary_mount(again.view("view", "two")) as root:
+        assert os.listdir(root) == []
+    again.close()
+
+
 def test_a_damaged_image_is_an_error_and_no_mount(snapshotter: ErofsSnapshotter) -> None:
-    snapshotter.prepare("key")
+    with temporary_mount(snapshotter.prepare("key")) as root:
+        Path(root, "file").touch()
     snapshotter.commit("name", "key")
     folder = snapshotter.folder(snapshotter.record("name").id)
     with open(f"{folder}/{IMAGE}", "r+b") as file:

@@ -5,7 +5,9 @@ Layout below `snapshots/ID/`:
 - active: `fs` and `work` as in an overlay; `.erofslayer` where somebody is about to unpack a layer, who may then write it as
   `layer.erofs` (`moorage_api.erofs.layer`);
 - committed: `layer.erofs`, and `layer`, where it is mounted from the first time that something stands on it until it is
-  removed or the snapshotter closed. Overlays keep what they stand on; that it is unmounted is nothing to them.
+  removed or the snapshotter closed. Overlays keep what they stand on; that it is unmounted is nothing to them;
+- committed with nothing in it: `fs`, as in an overlay: to write an image of nothing and bring it to disk takes longer than all
+  else of a commit, and an empty folder is made again after a power cut. The record's usage tells which of the two it is.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from moorage_api.erofs import layout
 from moorage_api.erofs.folder import write_folder
 from moorage_api.erofs.layer import IMAGE, MARKER, keep_image, new_image
 from moorage_api.errors import FailedPrecondition
@@ -26,10 +29,12 @@ from moorage_api.mounts import Mount
 from moorage_api.snapshot_tree import Record
 from moorage_api.snapshots import Info, Kind, Usage
 from moorage_snapshotter.image_mount import mount_image
-from moorage_snapshotter.overlay import show, take_root
+from moorage_snapshotter.overlay import looks_new, show, take_root
 
 _TARGET_LABEL = "containerd.io/snapshot.ref"
 _UNPACK_PREFIX = "extract-"
+_IMAGE_AND_FOLDER = 2
+"""Inodes of a committed snapshot: its image, and where that is mounted."""
 _LET_GO = syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW
 
 
@@ -37,6 +42,7 @@ class ErofsSnapshotter(FolderSnapshotter):
     """Layers as images, with `options` on each overlay."""
 
     rebases = True
+    makes_again = True
 
     def __init__(
         self, root: Path, options: Sequence[str] = (), *, durable: bool = True, remove_at_once: bool = True
@@ -75,15 +81,21 @@ class ErofsSnapshotter(FolderSnapshotter):
         return Usage(own.size + image.st_blocks * 512, own.inodes + 1)
 
     def seal(self, snapshot: Record) -> Usage:
-        """Make the image, unless a differ has made it."""
+        """Make the image, unless a differ has made it or there is nothing to be in it."""
         folder, files = self.folder(snapshot.id), self.content(snapshot.id)
-        if not self._is_applied(folder):
+        if self._is_applied(folder):
+            if os.listdir(files):
+                raise FailedPrecondition(
+                    f"snapshot {snapshot.info.name!r} has a layer, and files that were written beside it: only one of the "
+                    "two can be committed"
+                )
+        else:
+            if not os.listdir(files):
+                _remove_image(folder)
+                usage = super().seal(snapshot)
+                if _is_of_nothing(usage):
+                    return usage
             self._build(folder, files)
-        elif os.listdir(files):
-            raise FailedPrecondition(
-                f"snapshot {snapshot.info.name!r} has a layer, and files that were written beside it: only one of the two "
-                "can be committed"
-            )
         os.makedirs(f"{folder}/layer", mode=0o700, exist_ok=True)
         fd = os.open(f"{folder}/{IMAGE}", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -91,13 +103,17 @@ class ErofsSnapshotter(FolderSnapshotter):
                 # Changed last: what led to it comes to disk with it.
                 os.fchmod(fd, 0o600)
                 os.fsync(fd)
-            return Usage(os.fstat(fd).st_blocks * 512, 1)
+            return Usage(os.fstat(fd).st_blocks * 512, _IMAGE_AND_FOLDER)
         finally:
             os.close(fd)
 
+    def looks_as_made(self, snapshot: Record) -> bool:
+        return looks_new(self.content(snapshot.id), self._layer(snapshot.parents[0]) if snapshot.parents else "")
+
     def committed(self, snapshot: Record) -> None:
         folder = self.folder(snapshot.id)
-        remove_tree(f"{folder}/fs")
+        if not _is_of_nothing(snapshot.usage):
+            remove_tree(f"{folder}/fs")
         remove_tree(f"{folder}/work")
         _unlink(f"{folder}/{MARKER}")
 
@@ -112,6 +128,8 @@ class ErofsSnapshotter(FolderSnapshotter):
         """Do what a crash in the middle of a commit left undone."""
         folder, kind = self.folder(snapshot.id), snapshot.info.kind
         if kind is Kind.COMMITTED:
+            if _is_of_nothing(snapshot.usage):
+                _remove_image(folder)
             if os.path.exists(f"{folder}/fs") or os.path.exists(f"{folder}/work"):
                 self.committed(snapshot)
         elif kind is Kind.ACTIVE:
@@ -132,8 +150,11 @@ class ErofsSnapshotter(FolderSnapshotter):
     def _layer(self, id: int) -> str:
         """Where the files of a committed snapshot are: its image is mounted there, now if need be."""
         target = f"{self.folder(id)}/layer"
-        if os.stat(target).st_dev != self._device:
-            return target
+        try:
+            if os.stat(target).st_dev != self._device:
+                return target
+        except FileNotFoundError:
+            return self.content(id)
         with self._mounting:
             if os.stat(target).st_dev == self._device:
                 mount_image(f"{self.folder(id)}/{IMAGE}", target)
@@ -143,6 +164,18 @@ class ErofsSnapshotter(FolderSnapshotter):
 def _is_for_a_layer(info: Info) -> bool:
     """Whether somebody is about to unpack a layer: who says so by the label, or by a key as containerd's clients have it."""
     return _TARGET_LABEL in info.labels or os.path.basename(info.name).startswith(_UNPACK_PREFIX)
+
+
+def _is_of_nothing(usage: Usage) -> bool:
+    """Whether a committed snapshot is an empty folder. An image takes more bytes than its head has; records of one may say
+    that it is one inode."""
+    return usage.inodes == 1 and usage.size <= layout.HEADER
+
+
+def _remove_image(folder: str) -> None:
+    """Remove what a commit that failed has left beside the files."""
+    _unlink(f"{folder}/{IMAGE}")
+    remove_tree(f"{folder}/layer")
 
 
 def _unlink(path: str) -> None:

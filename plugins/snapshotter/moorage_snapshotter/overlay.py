@@ -49,9 +49,7 @@ class OverlaySnapshotter(FolderSnapshotter):
         take_root(upper, self.content(snapshot.parents[0]) if snapshot.parents else "", snapshot.info.labels)
 
     def looks_as_made(self, snapshot: Record) -> bool:
-        own = self.content(snapshot.id)
-        below = self.content(snapshot.parents[0]) if snapshot.parents else ""
-        return _attributes(own) == (_attributes(below) if below else _NEW_ROOT) and not os.listxattr(own)
+        return looks_new(self.content(snapshot.id), self.content(snapshot.parents[0]) if snapshot.parents else "")
 
     def describe(self, snapshot: Record) -> list[Mount]:
         active, own = snapshot.info.kind is Kind.ACTIVE, self.content(snapshot.id)
@@ -71,6 +69,11 @@ def take_root(upper: str, below: str, labels: Labels) -> None:
     if uid or gid:
         os.chown(upper, uid, gid)
     os.chmod(upper, mode)
+
+
+def looks_new(upper: str, below: str) -> bool:
+    """Whether the folder `upper`, with nothing in it, is as `take_root` leaves it without labels."""
+    return _attributes(upper) == (_attributes(below) if below else _NEW_ROOT) and not os.listxattr(upper)
 
 
 def _attributes(folder: str) -> tuple[int, int, int]:
