@@ -74,16 +74,26 @@ class Collector:
 
     def _sweep_database(self) -> tuple[set[Node], float]:
         seconds = 0.0
+        garbage: set[Node] = set()
 
-        def work(connection: Connection) -> set[Node]:
-            nonlocal seconds
+        def work(connection: Connection) -> None:
+            nonlocal seconds, garbage
             start = time.monotonic()
             garbage = self._garbage(connection)
             sweep(connection, garbage)
             seconds = time.monotonic() - start
-            return garbage
 
-        return self._shared.database.write(work, makes_room=True), seconds
+        try:
+            self._shared.database.write(work, makes_room=True)
+        finally:
+            self._forget(garbage)
+        return garbage, seconds
+
+    def _forget(self, garbage: set[Node]) -> None:
+        """Leave nothing of it in memory."""
+        nodes = [node for node in garbage if node.kind is Kind.SNAPSHOT]
+        parts = [(node.namespace, node.key.partition("/")) for node in nodes]
+        self._shared.snapshots.forget(*((namespace, snapshotter, name) for namespace, (snapshotter, _, name) in parts))
 
     def _publish(self, garbage: set[Node]) -> None:
         for node in sorted(garbage, key=lambda node: node.key):

@@ -18,6 +18,7 @@ from moorage_api.events import EventBus
 from mooraged.metadata import resources, schema
 from mooraged.metadata.database import Database
 from mooraged.metadata.gate import Gate
+from mooraged.metadata.snapshot_cache import SnapshotCache
 from mooraged.metadata.statements import Statement
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Shared:
 
     database: Database
     gate: Gate = field(default_factory=Gate)
+    snapshots: SnapshotCache = field(default_factory=SnapshotCache)
     events: EventBus | None = None
     mutations: list[MutationCallback] = field(default_factory=list)
     collectors: list[Callable[[], object]] = field(default_factory=list)

@@ -21,6 +21,7 @@ import inspect
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection
@@ -37,6 +38,7 @@ from mooraged.metadata import resources
 from mooraged.metadata import snapshot_rows as rows
 from mooraged.metadata.naming import renaming
 from mooraged.metadata.scope import Scope
+from mooraged.metadata.snapshot_cache import Place
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +92,8 @@ class NamespacedSnapshotter:
             rows.SET_LABELS.run(connection, {**self._here, "at_name": info.name, "labels": merged, "updated_at": now})
             return Info(info.name, Kind(current.kind), current.parent, merged, current.created_at, now)
 
-        return self._scope.remove(work)
+        with self._changing(info.name):
+            return self._scope.remove(work)
 
     def usage(self, key: str) -> Usage:
         row = self._row(key)
@@ -173,7 +176,7 @@ class NamespacedSnapshotter:
     def _insert(
         self, kind: Kind, name: str, parent: str, backend_key: str, backend_parent: str, labels: Mapping[str, str]
     ) -> None:
-        now = time.time_ns()
+        now, version = time.time_ns(), self._scope.shared.snapshots.version
         values: dict[str, Any] = {
             "namespace": self._scope.namespace,
             "snapshotter": self._name,
@@ -199,6 +202,8 @@ class NamespacedSnapshotter:
         # container for one. Until then a power cut leaves a snapshot in the backend that nobody knows, and the collector
         # finds.
         self._scope.write(work, durable=kind is Kind.COMMITTED)
+        row = rows.SnapshotRow(**values, commit_name="", commit_key="", commit_labels={})
+        self._scope.shared.snapshots.keep(self._where(name), row, version)
 
     def _discard(self, backend_key: str) -> None:
         """Remove what was made for nothing; where that fails, the collector finds it."""
@@ -260,7 +265,10 @@ class NamespacedSnapshotter:
             except BaseException:
                 self._settle(key, backend_name)
                 raise
-            self._scope.write(lambda connection: self._finish(connection, name, key, backend_name, kept), durable=False)
+            with self._changing(key, name):
+                self._scope.write(
+                    lambda connection: self._finish(connection, name, key, backend_name, kept), durable=False
+                )
         event = events.SnapshotCommit(key=key, name=name, snapshotter=self._name)
         self._scope.publish("/snapshot/commit", event)
 
@@ -292,7 +300,8 @@ class NamespacedSnapshotter:
             rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **intent, **place})
             return self._get(connection, key) or row, backend_parent
 
-        row, backend_parent = self._scope.write(work)
+        with self._changing(key):
+            row, backend_parent = self._scope.write(work)
         if row.commit_key != backend_name:
             self._hold_existing(name)
             raise self._exists(name)
@@ -337,7 +346,8 @@ class NamespacedSnapshotter:
                 self._scope.release(connection, resources.SNAPSHOTS + self._name, row.commit_name)
                 rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **none})
 
-        self._scope.write(work)
+        with self._changing(key, row.commit_name):
+            self._scope.write(work)
 
     def _is_committed(self, backend_name: str) -> bool:
         try:
@@ -365,7 +375,8 @@ class NamespacedSnapshotter:
             rows.DELETE.run(connection, {**self._here, "at_name": key})
             self._scope.release(connection, resources.SNAPSHOTS + self._name, key)
 
-        self._scope.remove(work, dirty_name(self._name))
+        with self._changing(key):
+            self._scope.remove(work, dirty_name(self._name))
         self._scope.publish("/snapshot/remove", events.SnapshotRemove(key=key, snapshotter=self._name))
 
     def walk(self, filters: Sequence[str] = ()) -> Iterator[Info]:
@@ -385,10 +396,26 @@ class NamespacedSnapshotter:
         return rows.GET.first(connection, {**self._here, "at_name": name})
 
     def _row(self, key: str) -> rows.SnapshotRow:
-        row = self._scope.read(lambda connection: self._get(connection, key))
+        cache, place = self._scope.shared.snapshots, self._where(key)
+        row = cache.get(place)
         if row is None:
-            raise self._missing(key)
+            version = cache.version
+            row = self._scope.read(lambda connection: self._get(connection, key))
+            if row is None:
+                raise self._missing(key)
+            cache.keep(place, row, version)
         return row
+
+    @contextmanager
+    def _changing(self, *names: str) -> Iterator[None]:
+        """The rows of these names may change in the block, also where that fails."""
+        try:
+            yield
+        finally:
+            self._scope.shared.snapshots.forget(*map(self._where, names))
+
+    def _where(self, name: str) -> Place:
+        return self._scope.namespace, self._name, name
 
     def _place(self) -> str:
         return f"namespace {self._scope.namespace!r}, snapshotter {self._name!r}"
