@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -214,6 +215,8 @@ class Disk:
             for _ in range(_DISK_SIZE // _MIB):
                 file.write(noise)
             os.fsync(file.fileno())
+            # Every write to the device would look for what the kernel still keeps of the file, in a thread of its own.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         attach = ["losetup", "--direct-io=on", "--find", "--show", self._image]
         self._device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
         return self
@@ -271,9 +274,10 @@ class Limits:
     tar: float
     sync: float
 
-    def __str__(self) -> str:
-        parts = [f"{name} {seconds:.2f} s" for name, seconds in vars(self).items()]
-        return f"{', '.join(parts)}, together {sum(vars(self).values()):.2f} s"
+    def shares(self, wall: float) -> str:
+        """Each of them, and how much it is of a pull that took `wall` seconds."""
+        together = {**vars(self), "together": sum(vars(self).values())}
+        return ", ".join(f"{name} {seconds:.2f} s ({seconds / wall:.0%})" for name, seconds in together.items())
 
 
 class _Watch:
@@ -325,10 +329,11 @@ def run(names: str = os.environ.get("PULL_CASES", "")) -> Report:
         for _ in range(ROUNDS):
             for side in bench.sides:
                 bench.latencies(side, cases[0])
-        return _report(bench, cases, limits)
+        wall = statistics.median(sample.seconds for sample in bench.sides[0].samples[cases[0].name])
+        return _report(bench, cases, limits.shares(wall) if limits else "")
 
 
-def _report(bench: Bench, cases: Sequence[Case], limits: Limits | None) -> Report:
+def _report(bench: Bench, cases: Sequence[Case], limits: str) -> Report:
     moorage, peer = bench.sides
     report = Report(
         "Pulls",
@@ -337,7 +342,10 @@ def _report(bench: Bench, cases: Sequence[Case], limits: Limits | None) -> Repor
         "blob before they give it its name. Moorage also brings the unpacked files to disk before it answers, all it has "
         "acknowledged survives a power cut; containerd does not. CPU and memory: all processes of the daemon. p99 of "
         "Version during a pull: at most twice that of the idle daemon is aimed for."
-        + (f" Limits of the machine for the work of (a), each alone: {limits}." if limits else ""),
+        + (
+            limits
+            and f" What the work of (a) takes alone, one after the other, and its share of Moorage's wall: {limits}."
+        ),
     )
     for case in cases:
         ours, theirs = moorage.samples[case.name], peer.samples[case.name]
