@@ -40,6 +40,8 @@ class Ahead:
         self._runtime = runtime
         self._streams = Streams(host.forker, process.stdio)
         self._pid_file = scratch.path(runtime.bundle, f".exec-{process.exec_id}.pid")
+        # Done when the runtime runs, or never will.
+        self.started: Future[None] = Future(host.forker.loop)
 
     def begin(self, process: Process, process_spec: bytes) -> None:
         """Start the runtime. `OSError`, or `ValueError` for a process that can not be run in this way."""
@@ -54,9 +56,8 @@ class Ahead:
             os.close(self._read)
             self._close_write()
             raise
-        launch = Launch(self._pid_file, self._streams.child_fds, "", score)
+        launch = Launch(self._pid_file, self._streams.child_fds, "", score, lambda: self.started.set(None))
         name = f"exec {process.exec_id} of {self._id}, ahead"
-        # Before the request is answered: the runtime takes longer than the client does to come back.
         self._call = self._host.forker.loop.spawn(self._run(launch), name, eager=True)
 
     @property
@@ -66,6 +67,7 @@ class Ahead:
 
     async def launch(self, process: Process) -> Future[Ended]:
         """Let the runtime start the process; returns its end, as `launch_process` does."""
+        await self.started
         process.streams = self._streams
         try:
             await self._streams.open(process.exec_id, self._host.namespace, self._owner)
@@ -101,6 +103,7 @@ class Ahead:
         except (MoorageError, OSError) as error:
             return error
         finally:
+            self.started.set(None)
             os.close(self._read)
             with suppress(FileNotFoundError):
                 os.unlink(self._pid_file)
@@ -121,8 +124,12 @@ class Aheads:
         self._owner = owner
         self._waiting: dict[str, tuple[Ahead, Timer]] = {}
 
-    def begin(self, process: Process, process_spec: bytes) -> None:
-        """Start a runtime for a process that has been added, where that is of use and changes nothing else."""
+    async def begin(self, process: Process, process_spec: bytes) -> None:
+        """Start a runtime for a process that has been added, where that is of use and changes nothing else.
+
+        Returns when it runs. Answered earlier, the daemon and the client would often get the processor on which the
+        keeper waits for its turn, and the runtime takes longer than they do.
+        """
         if self._runtime.name not in _RUNTIMES or len(self._waiting) >= _MOST or not are_plain(process.stdio):
             return
         ahead = Ahead(self._host, self._id, self._runtime, process, self._owner)
@@ -133,6 +140,7 @@ class Aheads:
             return
         timer = self._host.forker.loop.later(_PATIENCE, lambda: self._expire(process.exec_id))
         self._waiting[process.exec_id] = ahead, timer
+        await ahead.started
 
     async def launch(self, process: Process) -> Future[Ended] | None:
         """Let the process run whose runtime waits, and return its end; None where none does."""

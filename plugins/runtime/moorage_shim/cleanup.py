@@ -33,7 +33,7 @@ def clean_up(bundle: str, namespace: str, id: str) -> ExitRecord:
     if ended is not None:
         return ended
     pid = record.pid if record is not None else 0
-    return ExitRecord(id, "", pid, 128 + signal.SIGKILL, time.time_ns())
+    return ExitRecord(id, pid, 128 + signal.SIGKILL, time.time_ns())
 
 
 def _delete_container(record: RunRecord, bundle: str) -> None:

@@ -109,7 +109,7 @@ class Container:
             await self._start_init()
         return process.pid
 
-    def add(self, exec_id: str, process_spec: bytes, stdio: Stdio) -> None:
+    async def add(self, exec_id: str, process_spec: bytes, stdio: Stdio) -> None:
         """Add a process, to be started later; `process_spec` is an OCI `process` as JSON. `AlreadyExists`."""
         self.init.check("exec")
         if exec_id in self.execs:
@@ -117,7 +117,7 @@ class Container:
         self.execs[exec_id] = Process(self._loop, stdio, exec_id)
         self._specs[exec_id] = process_spec
         if self.init.status is Status.RUNNING:
-            self._aheads.begin(self.execs[exec_id], process_spec)
+            await self._aheads.begin(self.execs[exec_id], process_spec)
         self.host.publish("exec-added", events.TaskExecAdded(container_id=self.id, exec_id=exec_id))
 
     async def kill(self, exec_id: str, number: int, *, all: bool) -> None:
@@ -155,7 +155,6 @@ class Container:
                 await process.release()
                 self.execs.pop(exec_id, None)
                 self._specs.pop(exec_id, None)
-                records.remove_exit(self.bundle, exec_id)
             else:
                 await self._delete_init()
         return process
@@ -291,16 +290,16 @@ class Container:
                 os.unlink(path)
 
     async def _follow(self, process: Process, future: Future[Ended]) -> None:
-        """Wait for a process's end and report it: first on disk, then, when its output is safe, to everybody."""
+        """Wait for a process's end and report it: the container's first on disk, then, when its output is safe, to everybody."""
         ended = process.ended = await future
         oom = self._oom.check() if self._oom is not None else False
-        self._write_exit(process, ended, oom_killed=oom)
         if process is self.init:
+            self._write_exit(ended, oom_killed=oom)
             await self._end_stragglers()
         if process.streams is not None:
             await process.streams.settle()
-            if process.streams.dropped:
-                self._write_exit(process, ended, oom_killed=oom)
+            if process is self.init and process.streams.dropped:
+                self._write_exit(ended, oom_killed=oom)
         await process.announced
         process.status = Status.STOPPED
         event = events.TaskExit(
@@ -365,13 +364,14 @@ class Container:
         )
         records.write_run(self.bundle, record)
 
-    def _write_exit(self, process: Process, ended: Ended, *, oom_killed: bool) -> None:
-        dropped = process.streams.dropped if process.streams is not None else 0
-        record = records.ExitRecord(self.id, process.exec_id, process.pid, ended.status, ended.at, oom_killed, dropped)
+    def _write_exit(self, ended: Ended, *, oom_killed: bool) -> None:
+        init = self.init
+        dropped = init.streams.dropped if init.streams is not None else 0
+        record = records.ExitRecord(self.id, init.pid, ended.status, ended.at, oom_killed, dropped)
         try:
             records.write_exit(self.bundle, record)
         except OSError as error:
-            log.warning(f"exit of {self.id}/{process.exec_id} is not on disk: {error}")
+            log.warning(f"exit of {self.id} is not on disk: {error}")
 
 
 def _is_init_of_namespace(pid: int) -> bool:

@@ -161,10 +161,12 @@ class Forker:
         program: Program = (path, tuple(command.argv), command.cwd, environment, tuple(fds), *flags)
         return await self._start(program, list(fds.values()), adopted=command.orphans or command.outlives)
 
-    async def run(self, command: Command, timeout: float, what: str) -> int:
+    async def run(self, command: Command, timeout: float, what: str, on_start: Callable[[], None] | None = None) -> int:
         """Run a program to its end; returns its status. `DeadlineExceeded` after killing it and its process group."""
         child, errors = await self.start(command)
         try:
+            if on_start is not None:
+                on_start()
             status = await self._finish(child, timeout, what)
             reason = read_some(errors, _ERROR_MAX)
         finally:

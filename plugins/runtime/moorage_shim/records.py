@@ -1,7 +1,7 @@
 """What the shim writes into a bundle, so that the daemon can learn from it when the shim is gone.
 
-`moorage.json` tells how the container is run: enough to clean up after it. `exit.json` (and `exit-EXEC.json` of an exec)
-tells how a process ended; it is written before anybody is told.
+`moorage.json` tells how the container is run: enough to clean up after it. `exit.json` tells how its first process ended;
+it is written before anybody is told. The others have nobody left to ask for them when the shim is gone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _RUN = "moorage.json"
+_EXIT = "exit.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,9 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """How a process ended: `status` is its exit code or 128 plus the signal, `at` in Unix nanoseconds."""
+    """How a container ended: `status` is the exit code or 128 plus the signal, `at` in Unix nanoseconds."""
 
     id: str
-    exec_id: str
     pid: int
     status: int
     at: int
@@ -54,23 +54,13 @@ def read_run(bundle: str) -> RunRecord | None:
 
 def write_exit(bundle: str, record: ExitRecord) -> None:
     """Write an exit down."""
-    _write(_exit_path(bundle, record.exec_id), asdict(record))
+    _write(os.path.join(bundle, _EXIT), asdict(record))
 
 
-def read_exit(bundle: str, exec_id: str = "") -> ExitRecord | None:
-    """An exit from disk; None when the process has not ended, or not before its shim."""
-    found = _read(_exit_path(bundle, exec_id))
+def read_exit(bundle: str) -> ExitRecord | None:
+    """An exit from disk; None when the container has not ended, or not before its shim."""
+    found = _read(os.path.join(bundle, _EXIT))
     return ExitRecord(**found) if found else None
-
-
-def remove_exit(bundle: str, exec_id: str) -> None:
-    """Forget the exit of an exec that is deleted."""
-    with suppress(FileNotFoundError):
-        os.unlink(_exit_path(bundle, exec_id))
-
-
-def _exit_path(bundle: str, exec_id: str) -> str:
-    return os.path.join(bundle, f"exit-{exec_id}.json" if exec_id else "exit.json")
 
 
 def _write(path: str, content: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ class Tasks:
     async def Exec(self, request: pb.ExecProcessRequest, _: float | None) -> Message:
         check_identifier(request.exec_id, "exec id")
         stdio = Stdio(request.stdin, request.stdout, request.stderr, request.terminal)
-        self.get(request.id).add(request.exec_id, request.spec.value, stdio)
+        await self.get(request.id).add(request.exec_id, request.spec.value, stdio)
         return Empty()
 
     async def ResizePty(self, request: pb.ResizePtyRequest, _: float | None) -> Message:
