@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 _LEAST_PAUSE = 0.005
 """A collection counts at least this many seconds of pause, so that fast ones do not follow each other at once."""
 
-_QUIET_SECONDS = 0.2
-_PATIENCE_SECONDS = 1.0
+_QUIET_SECONDS = 0.05
+_PATIENCE_SECONDS = 0.25
 """A collection waits until nothing has been written for so long, and at most so long in all: in the middle of a client's
 calls the two would hold one another up, and a removal of several steps would be collected after the first."""
 
