@@ -72,6 +72,17 @@ async def test_output_waits_for_a_reader_that_comes_after_the_end(node: Node, fi
     os.close(fd)
 
 
+async def test_a_deletion_gives_a_late_reader_time(node: Node, fifo: Path) -> None:
+    client = await node.task("c", "/bin/echo", "later", stdout=str(fifo))
+    assert await wait(client, "c") == 0
+    deleting = asyncio.create_task(client.call("Delete", pb.DeleteRequest(id="c")))
+    await asyncio.sleep(0.1)
+    fd = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    assert await asyncio.to_thread(read_now, fd) == b"later\n"
+    os.close(fd)
+    await deleting
+
+
 async def test_no_reader_at_all_stops_nobody(node: Node, fifo: Path) -> None:
     """What does not fit in the FIFO is lost with it, but the exit is told and the task deleted."""
     client = await node.task("c", "/bin/sh", "-c", "yes | head -c 100000; sleep 600", stdout=str(fifo))

@@ -148,6 +148,8 @@ class Container:
     async def delete(self, exec_id: str) -> Process:
         """Forget a process that does not run; with the first one goes everything that the container held."""
         process = self.process(exec_id)
+        process.check("delete")
+        await process.claimed()
         async with self._lock:
             process.check("delete")
             if exec_id:

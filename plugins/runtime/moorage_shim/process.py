@@ -67,6 +67,11 @@ class Process:
         finally:
             os.close(fd)
 
+    async def claimed(self) -> None:
+        """Wait, not for long, until its output has been come for."""
+        if self.streams is not None:
+            await self.streams.claimed()
+
     async def release(self) -> None:
         """Give up its streams."""
         streams, self.streams = self.streams, None

@@ -61,6 +61,11 @@ class Pump:
             self._marks.append((target, future))
         return future
 
+    @property
+    def unclaimed(self) -> bool:
+        """Whether nobody has come for what is left of the stream."""
+        return self._sink.unclaimed
+
     def close(self) -> None:
         """Stop at once; what has not been moved is lost."""
         if not self.ended.done:

@@ -28,6 +28,10 @@ class Sink(Protocol):
     def fd(self) -> int:
         """The descriptor that becomes writable when `write` took less than it was given; -1 where that can't be."""
 
+    @property
+    def unclaimed(self) -> bool:
+        """Whether the stream has ended, and nobody has come for what is left of it."""
+
     def write(self, data: bytes) -> int:
         """Take what is possible now; returns how many bytes. `BrokenPipeError` when nobody will ever take more."""
 
@@ -42,6 +46,7 @@ class NullSink:
     """Takes all, keeps nothing."""
 
     fd = -1
+    unclaimed = False
 
     def write(self, data: bytes) -> int:
         return len(data)
@@ -57,6 +62,7 @@ class CriSink:
     """One stream of a CRI log."""
 
     fd = -1
+    unclaimed = False
 
     def __init__(self, file: LogFile, stream: str) -> None:
         self._file = file.use()
@@ -84,6 +90,7 @@ class FileSink:
     """
 
     fd = -1
+    unclaimed = False
 
     def __init__(self, path: str) -> None:
         self._users = 0
@@ -117,6 +124,8 @@ class FileSink:
 
 class PipeSink:
     """The writing end of a pipe or a terminal; the reader may go, which ends the stream. Owns the descriptor."""
+
+    unclaimed = False
 
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -155,6 +164,10 @@ class FifoSink:
     @property
     def fd(self) -> int:
         return self._fd
+
+    @property
+    def unclaimed(self) -> bool:
+        return self._fd >= 0 > self._keeper
 
     def write(self, data: bytes) -> int:
         return write_some(self._fd, data)

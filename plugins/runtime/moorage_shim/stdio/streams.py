@@ -22,6 +22,9 @@ _SETTLE = 2.0
 # A terminal can't tell how much is left in it, only that it was closed; something else may hold it open.
 _SETTLE_TERMINAL = 0.5
 
+# How long a deletion waits for who has not opened a FIFO with output in it: longer than a busy machine takes to get to it.
+_CLAIM, _CLAIM_PAUSE = 1.0, 0.02
+
 _BINARY = ("binary", "binary-v2")
 
 
@@ -165,6 +168,14 @@ class Streams:
         for future in waits:
             with suppress(DeadlineExceeded):
                 await self._loop.within(future, _SETTLE_TERMINAL if terminal else _SETTLE, "output")
+
+    async def claimed(self) -> None:
+        """Wait until the client has come for what output is left, for a bounded time. Clients open FIFOs while they make
+        other calls; of a short process one may see the end before it has opened them."""
+        left = _CLAIM
+        while left > 0 and any(pump.unclaimed for pump in self._outputs.values()):
+            await self._loop.sleep(_CLAIM_PAUSE)
+            left -= _CLAIM_PAUSE
 
     async def close(self) -> None:
         """Release everything. What has not been moved by now is lost."""
