@@ -64,7 +64,10 @@ INSERT INTO sequence VALUES (0);
 _COLUMNS = "name, parent, kind, labels, created_at, updated_at, size, inodes"
 _ALL = f"SELECT id, {_COLUMNS} FROM snapshot"
 _INSERT = f"INSERT INTO snapshot (id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_UPDATE = f"UPDATE snapshot SET ({_COLUMNS}) = (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) WHERE id = ?1"
+# All but the parent, which few get: to set a column is to write its index, whatever was there.
+_UPDATE = """UPDATE snapshot SET (name, kind, labels, created_at, updated_at, size, inodes) = (?2, ?4, ?5, ?6, ?7, ?8, ?9)
+    WHERE id = ?1"""
+_REBASE = "UPDATE snapshot SET parent = ? WHERE id = ?"
 _DELETE = "DELETE FROM snapshot WHERE id = ?"
 # The last id that was given, where no record has it any more.
 _LAST = "UPDATE sequence SET last = max(last, ?)"
@@ -172,8 +175,12 @@ class SnapshotTree:
             info = replace(record.info, name=name, kind=Kind.COMMITTED, labels=checked, created_at=now, updated_at=now)
             committed = replace(record, info=info, usage=usage)
             with self._writing:
-                self._write((_UPDATE, _row(committed)))
-                self._put(committed, self._records[key])
+                active = self._records[key]
+                statements: list[_Statement] = [(_UPDATE, _row(committed))]
+                if committed.parents != active.parents:
+                    statements.append((_REBASE, (committed.parents[0], committed.id)))
+                self._write(*statements)
+                self._put(committed, active)
         return committed
 
     def remove(self, key: str) -> Record:

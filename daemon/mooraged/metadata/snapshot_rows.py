@@ -44,11 +44,14 @@ LISTED = Query(
     lambda name, kind, *others: Info(name, _KINDS[kind], *others),
 )
 COMMITTING = Query(_rows.where(*_here, _table.c.commit_name != ""), SnapshotRow)
+COMMIT_NAME = Query(select(_table.c.commit_name).where(*_this), str)
 CHILD = Query(select(_table.c.name).where(*_here, _table.c.parent == _name).limit(1), str)
 INSERT = Statement(insert(_table), SnapshotRow._fields[:9])
 DELETE = Statement(delete(_table).where(*_this))
 SET_LABELS = Statement(update(_table).where(*_this), ("labels", "updated_at"))
-SET_INTENT = Statement(update(_table).where(*_this), ("commit_name", "commit_key", "commit_labels", "parent"))
+INTENT = ("commit_name", "commit_key", "commit_labels")
+SET_INTENT = Statement(update(_table).where(*_this), INTENT)
+SET_PARENT = Statement(update(_table).where(*_this), ("parent",))
 FINISH = Statement(
     update(_table).where(*_this).values(kind=Kind.COMMITTED.value, commit_name="", commit_key="", commit_labels={}),
     ("name", "backend_key", "labels", "created_at", "updated_at"),

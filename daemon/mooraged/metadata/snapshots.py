@@ -293,12 +293,13 @@ class NamespacedSnapshotter:
             if parent and row.parent not in ("", parent):
                 raise InvalidArgument(f"snapshot {key!r} stands on {row.parent!r}, not on {parent!r}")
             backend_parent = self._parent_key(connection, parent)
-            intent = {"commit_name": name, "commit_key": backend_name, "commit_labels": labels}
-            place = {"parent": parent or row.parent}
+            intent = row._replace(
+                commit_name=name, commit_key=backend_name, commit_labels=labels, parent=parent or row.parent
+            )
             # Now, for the result may be found out by a start that knows no lease.
             self._hold(connection, name)
-            rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **intent, **place})
-            return self._get(connection, key) or row, backend_parent
+            self._write_intent(connection, row, intent)
+            return intent, backend_parent
 
         with self._changing(key):
             row, backend_parent = self._scope.write(work)
@@ -306,6 +307,14 @@ class NamespacedSnapshotter:
             self._hold_existing(name)
             raise self._exists(name)
         return row, backend_parent
+
+    def _write_intent(self, connection: Connection, row: rows.SnapshotRow, changed: rows.SnapshotRow) -> None:
+        at = {**self._here, "at_name": row.name}
+        intent = {name: getattr(changed, name) for name in rows.INTENT}
+        rows.SET_INTENT.run(connection, {**at, **intent})
+        # By itself, for most have theirs: to set a column is to write its index, whatever was there.
+        if changed.parent != row.parent:
+            rows.SET_PARENT.run(connection, {**at, "parent": changed.parent})
 
     def _finish(
         self, connection: Connection, name: str, key: str, backend_name: str, labels: Mapping[str, str]
@@ -342,9 +351,9 @@ class NamespacedSnapshotter:
             if done:
                 self._finish(connection, row.commit_name, key, backend_name, row.commit_labels)
             else:
-                none = {"commit_name": "", "commit_key": "", "commit_labels": {}, "parent": parent}
+                none = row._replace(commit_name="", commit_key="", commit_labels={}, parent=parent)
                 self._scope.release(connection, resources.SNAPSHOTS + self._name, row.commit_name)
-                rows.SET_INTENT.run(connection, {**self._here, "at_name": key, **none})
+                self._write_intent(connection, row, none)
 
         with self._changing(key, row.commit_name):
             self._scope.write(work)
@@ -364,10 +373,10 @@ class NamespacedSnapshotter:
         """The namespace no longer has the snapshot; its files go with the next collection."""
 
         def work(connection: Connection) -> None:
-            row = self._get(connection, key)
-            if row is None:
+            commit_name = rows.COMMIT_NAME.first(connection, {**self._here, "at_name": key})
+            if commit_name is None:
                 raise self._missing(key)
-            if row.commit_name:
+            if commit_name:
                 raise FailedPrecondition(f"snapshot {key!r} in {self._place()} is being committed")
             child = rows.CHILD.first(connection, {**self._here, "at_name": key})
             if child is not None:
