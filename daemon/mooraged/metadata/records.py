@@ -47,7 +47,8 @@ class Records(Generic[R]):
     def list(self, filters: Sequence[str] = ()) -> list[R]:
         accepted = parse(filters)
         rows = self._scope.read(lambda connection: self._kind.rows.all(connection, self._scope.namespace))
-        return [found for found in map(self._kind.record, rows) if accepted.matches(self._kind.adaptor(found))]
+        found = map(self._kind.record, rows)
+        return [each for each in found if not filters or accepted.matches(self._kind.adaptor(each))]
 
     def create(self, record: R) -> R:
         now = time.time_ns()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Insert, Table, Update, bindparam, delete, func, select, update
@@ -23,7 +24,9 @@ class Rows:
         this = table.c[key] == bindparam("at_key")
         row = namedtuple("row", table.c.keys())  # type: ignore[misc]
         self._get = Query(select(table).where(here, this), row)
-        self._all = Query(select(table).where(here).order_by(*(table.c[name] for name in order or (key,))), row)
+        # In another order than the key's, SQLite would sort whole rows, and take as long for that as for reading them.
+        self._all = Query(select(table).where(here).order_by(*([] if order else [table.c[key]])), row)
+        self._order = attrgetter(*order) if order else None
         self._insert = _Setting(insert(table).on_conflict_do_nothing())
         self._update = _Setting(update(table).where(here, this))
         self._delete = Statement(delete(table).where(here, this))
@@ -35,7 +38,10 @@ class Rows:
 
     def all(self, connection: Connection, namespace: str) -> Sequence[AnyRow]:
         """The namespace's rows in the table's order."""
-        return self._all.all(connection, {"at_namespace": namespace})
+        rows = self._all.all(connection, {"at_namespace": namespace})
+        if self._order is not None:
+            rows.sort(key=self._order)
+        return rows
 
     def insert(self, connection: Connection, values: Mapping[str, Any]) -> bool:
         """Insert a row; False, and nothing changed, where its key or another unique column is taken."""

@@ -22,7 +22,10 @@ class Containers(Handlers):
 
     async def List(self, request: pb.ListContainersRequest, call: Call) -> pb.ListContainersResponse:
         containers = await self._run(call, lambda space: space.containers.list(list(request.filters)))
-        return pb.ListContainersResponse(containers=map(container_to_wire, containers))
+        response = pb.ListContainersResponse()
+        for container in containers:
+            container_to_wire(container, response.containers.add())
+        return response
 
     async def ListStream(self, request: pb.ListContainersRequest, call: Call) -> AsyncIterator[pb.ListContainerMessage]:
         for container in await self._run(call, lambda space: space.containers.list(list(request.filters))):
