@@ -37,6 +37,8 @@ from support.registry import Registry
 _MIB = 1 << 20
 ROUNDS = 2
 """Each side is measured this often, in turns (A B A B)."""
+LATENCY_ROUNDS = 4
+"""The same for the latencies during a pull: a percentile of what is rare takes more samples."""
 PULL_SECONDS = 600
 _SAMPLE_SECONDS = 0.1
 _DISK_SIZE = 4 << 30
@@ -326,7 +328,7 @@ def run(names: str = os.environ.get("PULL_CASES", "")) -> Report:
             for _ in range(ROUNDS):
                 for side in bench.sides:
                     bench.measure(side, case)
-        for _ in range(ROUNDS):
+        for _ in range(LATENCY_ROUNDS):
             for side in bench.sides:
                 bench.latencies(side, cases[0])
         wall = statistics.median(sample.seconds for sample in bench.sides[0].samples[cases[0].name])

@@ -55,9 +55,8 @@ class Helper:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._memory = os.memfd_create("mooraged-differ")
-        os.ftruncate(self._memory, _SHARED)
-        self._shared = mmap.mmap(self._memory, _SHARED)
+        self._memory = -1
+        self._shared = memoryview(bytearray())
         self._place = 0
         self._under_way = 0
         self._small = 0
@@ -83,6 +82,8 @@ class Helper:
             self._send()
         index = self._folders.get(folder)
         if index is None:
+            if self._memory < 0:
+                self._share()
             index = self._folders[folder] = len(self._fds)
             # The worker may close its own before the batch is sent.
             self._fds.append(os.dup(fd))
@@ -108,8 +109,15 @@ class Helper:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        self._shared.close()
-        os.close(self._memory)
+        if self._memory >= 0:
+            self._shared.release()
+            os.close(self._memory)
+
+    def _share(self) -> None:
+        """Get the memory that the process will have, too."""
+        self._memory = os.memfd_create("mooraged-differ")
+        os.ftruncate(self._memory, _SHARED)
+        self._shared = memoryview(mmap.mmap(self._memory, _SHARED))
 
     def _begin(self) -> None:
         """Begin a batch."""
