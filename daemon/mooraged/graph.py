@@ -21,6 +21,7 @@ from moorage_api.errors import DeadlineExceeded, FailedPrecondition, InvalidArgu
 from moorage_api.plugin import PluginType, Registration, SkipPlugin
 from moorage_api.types import Platform
 from mooraged.context import Context
+from mooraged.futures import settle_soon
 
 logger = logging.getLogger(__name__)
 
@@ -254,25 +255,13 @@ def _log(plugin: Plugin) -> None:
 
 async def _in_thread(call: Callable[[], Any], name: str) -> Any:
     """Run a call that may hang in a daemon thread, which neither a cancelled wait nor the daemon's end waits for."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def run() -> None:
-        result, error = None, None
         try:
-            result = call()
-        except BaseException as raised:  # noqa: BLE001 - handed to the waiter whatever it is
-            error = RuntimeError(f"{raised!r}") if isinstance(raised, StopIteration) else raised
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, error)
+            settle_soon(future, call(), None)
+        except BaseException as error:  # noqa: BLE001 - handed to the waiter whatever it is
+            settle_soon(future, None, error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return await future

@@ -15,18 +15,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from mooraged.futures import settle_soon
+
 T = TypeVar("T")
 
 
 class _Job(Generic[T]):
     """A call, and the future of its result on the loop that asked for it."""
 
-    __slots__ = ("_call", "_loop", "future")
+    __slots__ = ("_call", "future")
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = self._loop.create_future()
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def perform(self) -> tuple[T | None, BaseException | None]:
         """Make the call: its result, or what it raised."""
@@ -37,14 +38,12 @@ class _Job(Generic[T]):
 
     def tell(self, result: T | None, error: BaseException | None) -> None:
         """Tell the loop how the call ended."""
-        # Of a loop that is closed, nobody waits any more.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, self.future, result, error)
+        settle_soon(self.future, result, error)
 
     def cancel(self) -> None:
         """Have the future cancelled: the call is not made."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.future.cancel)
+        with suppress(RuntimeError):  # the loop is closed
+            self.future.get_loop().call_soon_threadsafe(self.future.cancel)
 
 
 class _Worker:
@@ -133,13 +132,3 @@ class Threads:
             if not self._closed:
                 self._idle.append(worker)
             return None, not self._closed
-
-
-def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    """End the future, unless whoever waited for it has given it up."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)

@@ -32,7 +32,12 @@ async def test_results_and_errors_come_back(threads: Threads) -> None:
     def fails() -> None:
         raise ValueError("no")
 
+    def ends() -> None:
+        raise StopIteration("what no future takes")
+
     assert await threads.run(lambda: 7) == 7
+    with pytest.raises(RuntimeError, match="what no future takes"):
+        await threads.run(ends)
     with pytest.raises(ValueError, match="no"):
         await threads.run(fails)
     assert await threads.run(threading.get_ident) != threading.get_ident()
