@@ -81,8 +81,8 @@ class KeeperLink:
         self._reaper = reaper
         self._seen = 0
         self._starting: deque[tuple[Future[Child], bool]] = deque()
-        # By pid: a descriptor that means no other process.
-        self._quick: dict[int, int] = {}
+        # By pid: a descriptor that means no other process, and who waits for its end.
+        self._quick: dict[int, tuple[int, Future[None]]] = {}
         channel.setblocking(False)
         loop.watch(channel.fileno(), READ, self._on_message)
 
@@ -106,7 +106,7 @@ class KeeperLink:
 
     def rest(self, state: bytes) -> None:
         """Give all to the keeper and end; returns when that is not possible."""
-        own = {self._channel.fileno(), self._loop.fd, *self._reaper.fds, *self._quick.values()}
+        own = {self._channel.fileno(), self._loop.fd, *self._reaper.fds, *(fd for fd, _ in self._quick.values())}
         own |= sealed.descriptors() | scratch.descriptors()
         fds = [fd for fd in sorted(open_fds()) if fd and fd not in own]
         if len(fds) > MAX_FDS or max(fds) >= FIRST_OWN or len(state) > _STATE_MAX:
@@ -137,9 +137,11 @@ class KeeperLink:
     def _on_exit(self, message: bytes) -> None:
         _, pid, raw, at = EXIT.unpack(message)
         if pid in self._quick:
-            fd = self._quick.pop(pid)
+            # The keeper may have been quicker than the kernel's own notice.
+            fd, gone = self._quick.pop(pid)
             self._loop.unwatch(fd)
             os.close(fd)
+            gone.set(None)
         self._reaper.ended(pid, Ended(exit_status(raw), at))
 
     def _on_spawned(self, message: bytes) -> None:
@@ -154,10 +156,11 @@ class KeeperLink:
     def _watch_quick(self, pid: int) -> Future[None] | None:
         """None for one that has been reaped already."""
         try:
-            fd = self._quick[pid] = os.pidfd_open(pid)
+            fd = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
         gone: Future[None] = Future(self._loop)
+        self._quick[pid] = fd, gone
 
         def ended(_: int) -> None:
             self._loop.unwatch(fd)
@@ -168,7 +171,7 @@ class KeeperLink:
 
     def _end_quick(self) -> None:
         """Nobody else ends them with the keeper."""
-        for fd in self._quick.values():
+        for fd, _ in self._quick.values():
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
 
