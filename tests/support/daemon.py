@@ -24,7 +24,7 @@ from support.session import new_id
 
 BIN = Path(sys.executable).parent
 CNI_BIN = Path("/usr/lib/cni")
-READY_SECONDS = 30
+READY_SECONDS = 60
 
 
 class Daemon(Clients):
@@ -163,7 +163,11 @@ plugin_config_path = "{self.folder}/nri-conf"
             remove_rules(name)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -21,7 +21,7 @@ from support.leftovers import leftovers, sweep
 from support.session import new_id
 
 BIN = Path(sys.executable).parent
-READY_SECONDS = 30
+READY_SECONDS = 60
 _PURE = ("unshare", "--mount", "sh", "-c", f'umount {UNIFIED} && exec "$@"', "sh")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-READY_SECONDS = 20
+READY_SECONDS = 60
 
 
 def free_port() -> int:
