@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,10 @@ import pytest
 
 from moorage_api.wire import shim_v3_pb2 as pb
 from moorage_shim import spawning
-from moorage_shim.processes import status_of
+from moorage_shim.keeper import EXIT, SPAWNED
+from moorage_shim.loop import Future, Loop
+from moorage_shim.processes import Command, Forker, Reaper, status_of
+from moorage_shim.rest import KeeperLink
 from support.shim import Node, ShimClient, kill, process_spec, workers
 
 SPAWN = """
@@ -110,3 +114,30 @@ def test_the_status_of_who_is_not_reaped_yet(end: str, expected: int) -> None:
     process.wait()
     assert status_of(process.pid) is None
     assert status_of(os.getpid()) is None
+
+
+class _Told(Reaper):
+    """A reaper of nobody's children, which knows what it is told."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiting = {}
+        self._strangers = {}
+        self._launches = 0
+
+
+def test_an_end_that_the_keeper_tells_before_the_kernel() -> None:
+    loop = Loop()
+    reaper = _Told(loop)
+    channel, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    forker = Forker(loop, reaper)
+    link = forker.keeper = KeeperLink(channel, loop, reaper)
+    with channel, keeper, subprocess.Popen(["sleep", "600"]) as process:
+        begun: Future[None] = loop.future()
+        command = Command(["/bin/true"], orphans=True, quick=True)
+        run = loop.spawn(forker.run(command, 30, "true", lambda: begun.set(None)), "run", eager=True)
+        keeper.send(SPAWNED.pack(1, process.pid, 0))
+        loop.run(begun)
+        link.tell([EXIT.pack(0, process.pid, 7 << 8, 0)])
+        assert loop.run(run) == 7
+        process.kill()
