@@ -56,8 +56,10 @@ async def side_by_side(
                 start, end = waiting.popleft()
                 running.add(asyncio.create_task(_awaited(fetch(start, end)), name=f"part from {start} to {end}"))
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            # Several may have failed at once: each is asked, so that none is reported as never retrieved.
+            errors = [error for task in done if (error := task.exception()) is not None]
+            if errors:
+                raise errors[0]
     finally:
         for task in running:
             task.cancel()

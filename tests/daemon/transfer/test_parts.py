@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moorage_api.differ import Differ
-from moorage_api.errors import DataLoss
-from mooraged.transfer import download
+from moorage_api.errors import DataLoss, Unavailable
+from mooraged.transfer import download, parts
 from support.faultproxy import Fault, FaultProxy
 from support.images import push
 from support.registry import Registry
@@ -168,3 +170,17 @@ async def test_parts_that_came_before_their_turn_outlive_the_daemon(
         assert again >= resumed.size - part
     resumed.ends_well()
     await resumed.world.close()
+
+
+async def test_parts_that_fail_at_once_fail_once() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    async def fail(start: int, end: int) -> None:
+        await asyncio.sleep(0)
+        raise Unavailable(f"the part from {start} to {end}")
+
+    with pytest.raises(Unavailable, match="the part from"):
+        await parts.side_by_side(fail, [(0, 1), (1, 2), (2, 3)], 3, lambda _: True)
+    gc.collect()
+    assert not reported
