@@ -97,8 +97,8 @@ _NR_FSMOUNT = 432
 _NR_CLONE3 = 435
 _NR_OPENAT2 = 437
 _NR_MOUNT_SETATTR = 442
-# Older than the table that all architectures share.
-_NR_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+# Older than the table that all architectures share; elsewhere it is ENOSYS.
+_NR_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(os.uname().machine, -1)
 
 # openat2 gives EAGAIN where a rename elsewhere made ".." unsafe to judge; the next try nearly always succeeds.
 _OPENAT2_TRIES = 32
@@ -356,7 +356,7 @@ def set_scheduling(policy: int, nice: int, slice: int) -> None:
     Linux 6.12 whoever has a shorter one runs at once in its place, before that it means nothing. What the thread
     starts inherits all three. sched_setattr(2)."""
     attributes = _SchedAttributes(ctypes.sizeof(_SchedAttributes), policy, nice=nice, runtime=slice)
-    if _libc.syscall(_NR_SCHED_SETATTR[os.uname().machine], 0, ctypes.byref(attributes), ctypes.c_uint(0)) != 0:
+    if _libc.syscall(_NR_SCHED_SETATTR, 0, ctypes.byref(attributes), ctypes.c_uint(0)) != 0:
         raise _error()
 
 

@@ -32,14 +32,13 @@ from mooraged.differ.messages import (
     send,
 )
 from mooraged.differ.tar.events import LimitError, TarError
+from mooraged.yielding import give_way
 
 # Threads take turns this often (in seconds) when both want the interpreter: the one that inflates wants it for moments.
 _SWITCH_INTERVAL = 0.0005
 # Seconds; so long does a cancelled extraction go on at most, and its fetch with it.
 _REPORT_INTERVAL = 0.05
-_NICENESS, _NICENESS_MAX = 10, 19
-# Nanoseconds. Whoever asks for less, which is nearly everybody, need not wait until a moment's work here is done.
-_SLICE = 20_000_000
+_NICENESS = 10
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -50,7 +49,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.umask(0)
-    _give_way()
+    # Who calls the daemon must not wait for a pull.
+    give_way(_NICENESS)
     sys.setswitchinterval(_SWITCH_INTERVAL)
     syscalls.set_process_name("mooraged-differ")
     service = _Service(replies)
@@ -59,12 +59,6 @@ def main() -> None:
         service.receive(request)
     # At once, whatever other threads are at: their work has no owner any more.
     os._exit(0)
-
-
-def _give_way() -> None:
-    """Work for others: who calls the daemon must not wait for a pull. Within the daemon's cgroup only, where it has one."""
-    # As a batch: without the right to wake up before others, which is for what has little to do.
-    syscalls.set_scheduling(os.SCHED_BATCH, min(os.nice(0) + _NICENESS, _NICENESS_MAX), _SLICE)
 
 
 class _Service:

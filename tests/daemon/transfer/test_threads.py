@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 import time
 
 import pytest
 
 from moorage_api.errors import NotFound, Unavailable
+from moorage_api.linux import syscalls
 from moorage_api.types import Descriptor
 from mooraged.transfer.fetches import Fetches
 from mooraged.transfer.threads import KeyedLocks, Threads
@@ -32,6 +35,23 @@ async def test_a_cancelled_caller_waits_for_the_thread() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+    threads.close()
+
+
+async def test_they_give_way_without_being_nicer() -> None:
+    threads = Threads(1)
+    found = await threads.run(lambda: (os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0)))
+    assert found == (os.SCHED_BATCH, os.getpriority(os.PRIO_PROCESS, 0))
+    threads.close()
+
+
+async def test_they_work_where_they_may_not_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(syscalls, "set_scheduling", refuse)
+    threads = Threads(1)
+    assert await threads.run(lambda: "done") == "done"
     threads.close()
 
 
