@@ -6,8 +6,8 @@ Layout below `snapshots/ID/`:
   `layer.erofs` (`moorage_api.erofs.layer`);
 - committed: `layer.erofs`, and `layer`, where it is mounted from the first time that something stands on it until it is
   removed or the snapshotter closed. Overlays keep what they stand on; that it is unmounted is nothing to them;
-- committed with nothing in it: `fs`, as in an overlay: to write an image of nothing and bring it to disk takes longer than all
-  else of a commit, and an empty folder is made again after a power cut. The record's usage tells which of the two it is.
+- committed with nothing in it: `fs` and `work`, as in an overlay: to write an image of nothing and bring it to disk takes longer
+  than all else of a commit, and an empty folder is made again after a power cut. The record's usage tells which of the two it is.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ class ErofsSnapshotter(FolderSnapshotter):
 
     def committed(self, snapshot: Record) -> None:
         folder = self.folder(snapshot.id)
+        _unlink(f"{folder}/{MARKER}")
         if not _is_of_nothing(snapshot.usage):
             remove_tree(f"{folder}/fs")
-        remove_tree(f"{folder}/work")
-        _unlink(f"{folder}/{MARKER}")
+            remove_tree(f"{folder}/work")
 
     def release(self, folder: str) -> None:
         unmount_all(f"{folder}/layer", _LET_GO)
