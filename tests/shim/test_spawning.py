@@ -133,11 +133,13 @@ def test_an_end_that_the_keeper_tells_before_the_kernel() -> None:
     forker = Forker(loop, reaper)
     link = forker.keeper = KeeperLink(channel, loop, reaper)
     with channel, keeper, subprocess.Popen(["sleep", "600"]) as process:
-        begun: Future[None] = loop.future()
-        command = Command(["/bin/true"], orphans=True, quick=True)
-        run = loop.spawn(forker.run(command, 30, "true", lambda: begun.set(None)), "run", eager=True)
-        keeper.send(SPAWNED.pack(1, process.pid, 0))
-        loop.run(begun)
-        link.tell([EXIT.pack(0, process.pid, 7 << 8, 0)])
-        assert loop.run(run) == 7
-        process.kill()
+        try:
+            begun: Future[None] = loop.future()
+            command = Command(["/bin/true"], orphans=True, quick=True)
+            run = loop.spawn(forker.run(command, 30, "true", lambda: begun.set(None)), "run", eager=True)
+            keeper.send(SPAWNED.pack(1, process.pid, 0))
+            loop.run(begun)
+            link.tell([EXIT.pack(0, process.pid, 7 << 8, 0)])
+            assert loop.run(run) == 7
+        finally:
+            process.kill()
