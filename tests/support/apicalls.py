@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from moorage_api.errors import Code
 from mooraged.logs import TRACE
 
 # When it is set, the run writes the table anew from what it has seen; `./dev docs` makes the page of it.
@@ -36,6 +37,7 @@ _CLIENTS = (
     ("tests/", "", "our own shim"),
 )
 _LOGGER = "mooraged.calls"
+_ENDED = Code.CANCELLED.name
 _LINE = re.compile(r" level=trace msg=call (.*)")
 _FIELD = re.compile(r'(method|client|code)=(?:"((?:[^"\\]|\\.)*)"|(\S+))')
 
@@ -94,6 +96,12 @@ def _rank(test: str, agent: str) -> int:
     )
 
 
+def _call(fields: Mapping[str, str]) -> Call:
+    """Of what was logged. Who has heard enough of a stream cancels it: that is no error."""
+    code = fields.get("code", "")
+    return Call(fields["method"].lstrip("/"), fields.get("client", ""), "" if code == _ENDED else code)
+
+
 class Recorder(logging.Handler):
     """Collects the calls of the test that runs: from the logs of daemons, and from servers in this process."""
 
@@ -121,7 +129,7 @@ class Recorder(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         fields = vars(record)
         if "method" in fields:
-            self._seen.add(Call(fields["method"].lstrip("/"), fields.get("client", ""), fields.get("code", "")))
+            self._seen.add(_call(fields))
 
     def end_test(self, test: str) -> None:
         """Put what was called since the last test down to this one."""
@@ -141,7 +149,7 @@ class Recorder(logging.Handler):
         for line in data[:whole].decode(errors="replace").splitlines():
             if match := _LINE.search(line):
                 fields = {name: quoted or plain for name, quoted, plain in _FIELD.findall(match[1])}
-                yield Call(fields["method"].lstrip("/"), fields.get("client", ""), fields.get("code", ""))
+                yield _call(fields)
 
     def end(self, passed: set[str]) -> list[str]:
         """Stop, and write the table if that is asked for; returns what `disproved` does."""
