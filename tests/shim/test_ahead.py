@@ -75,7 +75,8 @@ async def test_one_that_is_deleted_leaves_nothing(crun_node: Node) -> None:
         await added(crun_node, client, "e", "/bin/id", stdout="/nowhere", stderr="/nowhere")
         await client.call("Delete", pb.DeleteRequest(id="c", exec_id="e"))
     assert waiting(crun_node) == []
-    assert sorted(os.listdir(f"/proc/{worker}/fd")) == before
+    # What watches a runtime is closed when the keeper, too, has told its end.
+    await until(lambda: sorted(os.listdir(f"/proc/{worker}/fd")) == before)
 
 
 async def test_with_the_container_they_go_too(node: Node) -> None:
