@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from moorage_api.errors import FailedPrecondition, MoorageError, NotFound
 from moorage_api.wire import shim_v3_pb2 as pb
 from moorage_shim import ahead
-from support.shim import Node, ShimClient, kill, process_spec, workers
+from support.shim import Node, ShimClient, kill, process_spec, until, workers
 
 
 def waiting(node: Node) -> list[int]:
@@ -27,12 +25,6 @@ def waiting(node: Node) -> list[int]:
         if b"exec" in words and any(word.startswith(os.fsencode(node.folder)) for word in words):
             found.append(int(entry.name))
     return found
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def added(node: Node, client: ShimClient, exec_id: str, *args: str, **fields: str) -> None:

@@ -18,7 +18,7 @@ from moorage_api.shim import Bootstrap, ShimLauncher, ShimRequest
 from moorage_api.wire import shim_v3_pb2 as pb
 from moorage_shim.launcher import ZygoteLauncher
 from support.leftovers import cgroup_processes, mounts_below
-from support.shim import Node, ShimClient, kill, name_of, workers
+from support.shim import Node, ShimClient, kill, name_of, until, workers
 
 WORKSHOP = "moorage-worksho"
 
@@ -91,9 +91,7 @@ def children(pid: int) -> list[int]:
 
 
 async def rested(shim: int) -> None:
-    async with asyncio.timeout(20):
-        while workers(shim):
-            await asyncio.sleep(0.02)
+    await until(lambda: not workers(shim), 20)
 
 
 async def test_all_code_is_compiled_before_the_zygote_starts(tmp_path: Path) -> None:
@@ -101,9 +99,7 @@ async def test_all_code_is_compiled_before_the_zygote_starts(tmp_path: Path) -> 
     launcher = ZygoteLauncher(cache=tmp_path / "pycache")
     await launcher.prepare()
     try:
-        async with asyncio.timeout(20):
-            while not spare_workers(os.getpid()):
-                await asyncio.sleep(0.02)
+        await until(lambda: spare_workers(os.getpid()), 20)
     finally:
         await launcher.close()
     compiled = (tmp_path / "pycache/stamp").stat().st_mtime_ns
@@ -115,9 +111,7 @@ async def test_a_start_that_is_called_off_leaves_nobody_who_compiles(tmp_path: P
     launcher = ZygoteLauncher(cache=tmp_path / "pycache")
     before = children(os.getpid())
     starting = asyncio.create_task(launcher.prepare())
-    async with asyncio.timeout(20):
-        while not any((tmp_path / "pycache").rglob("*.pyc")):
-            await asyncio.sleep(0.005)
+    await until(lambda: any((tmp_path / "pycache").rglob("*.pyc")), 20)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -149,9 +143,8 @@ async def test_a_hung_workshop_is_not_waited_for(crun_node: Node) -> None:
     shim = crun_node.shims[0].pid
     await rested(shim)
     # With the next spare worker, which would take the place of one that is stopped.
-    async with asyncio.timeout(20):
-        while len(pids := workshop_of(shim)) < 2:
-            await asyncio.sleep(0.02)
+    await until(lambda: len(workshop_of(shim)) >= 2, 20)
+    pids = workshop_of(shim)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -165,9 +158,7 @@ async def test_a_hung_workshop_is_not_waited_for(crun_node: Node) -> None:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
     await client.call("Delete", pb.DeleteRequest(id="c"))
-    async with asyncio.timeout(20):
-        while len(workers(shim)) > 1:
-            await asyncio.sleep(0.02)
+    await until(lambda: len(workers(shim)) <= 1, 20)
 
 
 async def test_the_zygote_ends_with_the_daemon_and_the_shims_do_not(crun_node: Node) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +318,13 @@ def name_of(pid: int) -> str:
 def worker_name(shim: int) -> str:
     """The name of the worker of a shim of ours."""
     return f"moorage-{shim}"
+
+
+async def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until the condition holds; `TimeoutError`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def workers(shim: int) -> list[int]:
