@@ -40,6 +40,16 @@ def targets(proc: Path) -> set[str]:
     return found
 
 
+def commands_with(text: str) -> list[str]:
+    """The command lines of all processes that have the text in them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            command = path.read_bytes().decode(errors="replace")
+            found += [command] if text in command else []
+    return found
+
+
 async def test_the_launcher_keeps_its_contract() -> None:
     assert isinstance(ZygoteLauncher(), ShimLauncher)
 
@@ -117,6 +127,14 @@ async def test_a_start_that_is_called_off_leaves_nobody_who_compiles(tmp_path: P
         await starting
     assert set(children(os.getpid())) <= set(before)
     assert not (tmp_path / "pycache/stamp").exists()
+
+
+async def test_a_zygote_without_shims_leaves_nobody(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    launcher = ZygoteLauncher(cache=cache)
+    await launcher.prepare()
+    await launcher.close()
+    assert commands_with(str(cache)) == []
 
 
 async def test_a_dead_workshop_harms_nobody_and_is_replaced(crun_node: Node) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ log = logging.getLogger(__name__)
 _DETAILS_TYPE = runc_options_pb2.ProcessDetails.DESCRIPTOR.full_name
 
 
+@dataclass(frozen=True)
+class _Left:
+    """A bundle that an earlier daemon left. Without a record nobody was told of what is in it."""
+
+    bundle: Bundle
+    launch: Launch
+    record: Record | None
+
+
 class Recovery:
     """Takes in what an earlier daemon left."""
 
@@ -40,20 +50,33 @@ class Recovery:
         self._sandboxes = sandboxes
         self._deleter = deleter
         self._watcher = watcher
+        self._known = asyncio.Event()
+
+    async def known(self) -> None:
+        """Wait until all tasks are in the ledger, with the exits that were told. Events of shims come after that: one that
+        a shim repeats, because its daemon went before it had answered, would be taken for news."""
+        await self._known.wait()
 
     async def run(self) -> None:
         """Recover sandboxes, then tasks, which may be in them. What takes longer than the configured time goes on in the
         background."""
         sandboxes = await asyncio.to_thread(_scan, self._around.sandbox_folder)
         tasks = await asyncio.to_thread(_scan, self._around.task_folder)
+        known = [self._take_in(left) for left in tasks]
+        self._known.set()
         await self._around.shims.end_unknown(filter(None, map(_address, [*sandboxes, *tasks])))
-        for bundles, recover in ((sandboxes, self._sandbox), (tasks, self._task)):
-            jobs = [
-                self._around.jobs.spawn(self._guarded(bundle, recover(bundle)), f"recover {bundle.id}")
-                for bundle in bundles
-            ]
-            if jobs:
-                await asyncio.wait(jobs, timeout=self._around.config.recovery_timeout)
+        await self._together(sandboxes, [self._sandbox(left) for left in sandboxes])
+        await self._together(
+            tasks, [self._reach(task) if task else self._discard(left) for left, task in zip(tasks, known, strict=True)]
+        )
+
+    async def _together(self, left: Sequence[_Left], recoveries: Sequence[Coroutine[Any, Any, None]]) -> None:
+        jobs = [
+            self._around.jobs.spawn(self._guarded(found.bundle, job), f"recover {found.bundle.id}")
+            for found, job in zip(left, recoveries, strict=True)
+        ]
+        if jobs:
+            await asyncio.wait(jobs, timeout=self._around.config.recovery_timeout)
 
     async def _guarded(self, bundle: Bundle, job: Coroutine[Any, Any, None]) -> None:
         try:
@@ -61,10 +84,10 @@ class Recovery:
         except (MoorageError, OSError) as error:
             log.error("%s in %s could not be recovered: %s", bundle.id, bundle.namespace, error)
 
-    async def _sandbox(self, bundle: Bundle) -> None:
-        launch, record = _read(bundle)
+    async def _sandbox(self, left: _Left) -> None:
+        bundle, launch, record = left.bundle, left.launch, left.record
         if record is None:
-            await self._discard(bundle, launch)
+            await self._discard(left)
             return
         state = SandboxState(
             bundle.namespace, bundle.id, bundle, launch, ready=True, pid=record.pid, created_at=record.created_at
@@ -93,17 +116,21 @@ class Recovery:
         elif error is not None:
             log.warning("state of sandbox %s is not known: %s", bundle.id, error.message)
 
-    async def _task(self, bundle: Bundle) -> None:
-        launch, record = _read(bundle)
+    def _take_in(self, left: _Left) -> Task | None:
+        """Put a task into the ledger, as its record has it."""
+        bundle, launch, record = left.bundle, left.launch, left.record
         if record is None:
-            await self._discard(bundle, launch)
-            return
+            return None
         init = ProcessState(bundle.id, "", record.stdio, record.pid, Status.UNKNOWN)
         task = Task(bundle.namespace, bundle.id, bundle, launch, init, ready=True, created_at=record.created_at)
         if record.exited:
             init.announced = True
             init.finish(Exit(record.exit_status, record.exited_at, record.pid))
         self._around.ledger.reserve(task)
+        return task
+
+    async def _reach(self, task: Task) -> None:
+        """Find the shim of a task, and what happened meanwhile."""
         task.shim = await self._shim_of(task)
         if task.shim is not None:
             await self._learn(task, task.shim)
@@ -170,8 +197,9 @@ class Recovery:
                 task.execs[exec_id] = process
                 self._watcher.watch(task, process)
 
-    async def _discard(self, bundle: Bundle, launch: Launch) -> None:
+    async def _discard(self, left: _Left) -> None:
         """Remove a creation that nobody was told of."""
+        bundle, launch = left.bundle, left.launch
         log.info("removing the half-made %s in %s", bundle.id, bundle.namespace)
         if launch.sandbox_id:
             found = None
@@ -193,15 +221,14 @@ class Recovery:
             log.debug("half-made %s is not in its sandbox's shim: %s", bundle.id, error.message)
 
 
-def _scan(folder: Path) -> list[Bundle]:
-    return list(scan(folder))
+def _scan(folder: Path) -> list[_Left]:
+    return [_Left(bundle, *_read(bundle)) for bundle in scan(folder)]
 
 
-def _address(bundle: Bundle) -> str:
+def _address(left: _Left) -> str:
     """Where the shim of a bundle listens that a client was told of; empty for others."""
-    _, record = _read(bundle)
     try:
-        endpoint = bundle.endpoint() if record is not None else None
+        endpoint = left.bundle.endpoint() if left.record is not None else None
     except DataLoss as error:
         log.warning("%s", error.message)
         return ""

@@ -74,6 +74,7 @@ class Runtime:
         self._watcher = Watcher(ledger, announcer, bus)
         self._deleter = Deleter(self._around)
         self._sandboxes = Sandboxes(self._around, self._deleter)
+        self._recovery = Recovery(self._around, self._sandboxes, self._deleter, self._watcher)
         self._creator = Creator(self._around, self._watcher, self._sandboxes)
 
     def tasks(self, namespace: str) -> NamespacedTasks:
@@ -98,8 +99,9 @@ class Runtime:
         found = await self._around.resolver.info(asked.runtime_path, typed_value(asked.options))
         return TypedValue(found.DESCRIPTOR.full_name, found.SerializeToString())
 
-    def forward(self, envelope: Envelope) -> None:
+    async def forward(self, envelope: Envelope) -> None:
         """Take an event from a shim: what it says is known first, then told. `InvalidArgument`."""
+        await self._recovery.known()
         self._watcher.forwarded(envelope)
 
     async def start(self) -> None:
@@ -108,7 +110,7 @@ class Runtime:
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
             folder.chmod(0o711)  # so that the root of a user namespace reaches its root file system
         self._default.start()
-        await Recovery(self._around, self._sandboxes, self._deleter, self._watcher).run()
+        await self._recovery.run()
 
     async def stop(self) -> None:
         """Let go of all shims; containers run on."""

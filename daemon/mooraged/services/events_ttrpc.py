@@ -15,7 +15,7 @@ from moorage_api.wire import events_ttrpc_pb2 as pb
 class Taker(Protocol):
     """Who takes the events of shims: the runtime."""
 
-    def forward(self, envelope: Envelope) -> None: ...
+    async def forward(self, envelope: Envelope) -> None: ...
 
 
 class ShimEvents:
@@ -25,7 +25,7 @@ class ShimEvents:
         self._taker = taker
 
     async def Forward(self, request: pb.ForwardRequest, call: Call) -> Empty:
-        self._taker.forward(envelope_from_wire(request.envelope))
+        await self._taker.forward(envelope_from_wire(request.envelope))
         return Empty()
 
 

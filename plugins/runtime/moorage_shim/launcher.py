@@ -30,6 +30,8 @@ _WORKSHOP = "moorage_shim.workshop"
 _PYTHON = (sys.executable, "-OO", "-X", "no_debug_ranges")
 _LEAN = ("-I", "-S")
 _SCRATCH = "copies"
+# For a zygote that is told to end while it starts, on a busy machine.
+_END_TIMEOUT = 3.0
 _FOLDER = str(Path(__file__).parent.parent)
 _BEGIN = "import sys; sys.path.append(sys.argv[1]); from moorage_shim.zygote import main; main(sys.argv[2:])"
 _STAMP = f"{version('moorage')}/{sys.version}"
@@ -191,7 +193,7 @@ class ZygoteLauncher:
             control.close()
         if process is not None:
             try:
-                await asyncio.wait_for(process.wait(), 1.0)
+                await asyncio.wait_for(process.wait(), _END_TIMEOUT)
             except TimeoutError:
                 with suppress(ProcessLookupError):
                     process.kill()

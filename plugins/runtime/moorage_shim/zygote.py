@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     ways.open()
     code = find_code()
     warm_up(code)
+    ways.reap_others()
     # A shim that ends is reaped by the kernel.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     gc.collect()
@@ -96,15 +97,22 @@ class Ways:
         self._theirs.close()
         self._workshop.setblocking(False)
 
+    def reap_others(self) -> None:
+        """Wait for the ends of all children but the workshop: they would be taken for shims."""
+        while _children() - {self._pid}:
+            posix.waitpid(-1, 0)
+
     def close(self, spare: int) -> None:
-        """Give up the workshop, and wait for its end and the spare's if there are no shims, so that nothing is left when the
-        zygote has ended."""
+        """Give up the workshop. If there are no shims, end it, and wait for its end and the spare's, so that nothing is left
+        when the zygote has ended."""
         self._workshop.close()
+        children = _children()
+        if children - {self._pid, spare}:
+            return
+        if self._pid in children:
+            posix.kill(self._pid, _signal.SIGKILL)
         deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            children = _children()
-            if not children or children - {self._pid, spare}:
-                return
+        while _children() and time.monotonic() < deadline:
             time.sleep(_MOMENT)
 
     def ask(self, channel: int) -> int:

@@ -11,8 +11,11 @@ import time
 import pytest
 
 from moorage_api.errors import NotFound
+from moorage_api.events import Envelope
 from moorage_api.runtime import Status
 from mooraged.runtime.bundle import Bundle
+from mooraged.runtime.recovery import Recovery
+from mooraged.runtime.runtime import Runtime
 from support.measure import heeds
 from support.runtime import NAMESPACE, World
 
@@ -51,7 +54,6 @@ async def test_an_exit_while_the_daemon_is_away_is_told_once(world: World) -> No
     await world.stop()
     os.kill(pid, signal.SIGUSR1)
     await world.until(lambda: not os.path.exists(f"/proc/{pid}"), "it ends", 20)
-    await asyncio.sleep(0.3)  # away for longer than the shim needs to note the end, and to try to tell it
     await world.start()
     exit = await asyncio.wait_for(world.tasks.wait(id), 1)
     assert exit.status == 5
@@ -61,6 +63,33 @@ async def test_an_exit_while_the_daemon_is_away_is_told_once(world: World) -> No
     await asyncio.sleep(2.5)
     assert "/tasks/exit" not in world.topics(id)
     assert (await world.tasks.delete(id)).status == 5
+
+
+async def test_an_exit_that_the_shim_tells_before_the_daemon_knows_its_tasks_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = await running(world, "early")
+    await world.until(lambda: "/tasks/start" in world.topics(id), "the start is told")
+    pid = world.tasks.get(id).pid
+    told, forward, recover = asyncio.Event(), Runtime.forward, Recovery.run
+
+    async def forwarded(runtime: Runtime, envelope: Envelope) -> None:
+        told.set()
+        await forward(runtime, envelope)
+
+    async def recover_late(recovery: Recovery) -> None:
+        await told.wait()
+        await recover(recovery)
+
+    await world.stop()
+    os.kill(pid, signal.SIGKILL)
+    monkeypatch.setattr(Runtime, "forward", forwarded)
+    monkeypatch.setattr(Recovery, "run", recover_late)
+    await world.start()
+    await world.until(lambda: "/tasks/exit" in world.topics(id), "the exit is told")
+    await world.tasks.delete(id)
+    await world.until(lambda: "/tasks/delete" in world.topics(id), "the deletion is told")
+    assert world.topics(id) == ["/tasks/exit", "/tasks/delete"]
 
 
 async def test_a_shim_that_died_while_the_daemon_was_away(world: World) -> None:
