@@ -98,8 +98,9 @@ def container(id: str, labels: Labels | None = None, **fields: str) -> Container
     return Container(id, Runtime("io.containerd.runc.v2"), spec, labels=labels or {}, **fields)
 
 
-def layer(view: View, name: str, parent: str = "", labels: Labels | None = None) -> None:
-    """Commit an empty snapshot."""
+def layer(view: View, name: str, parent: str = "", labels: Labels | None = None, key: str = "") -> None:
+    """Commit an empty snapshot, which is made under a key that nobody else uses."""
     snapshots = view.snapshotter()
-    snapshots.prepare(f"making-{name}", parent, labels)
-    snapshots.commit(name, f"making-{name}", labels)
+    key = key or f"making-{name}"
+    snapshots.prepare(key, parent, labels)
+    snapshots.commit(name, key, labels)

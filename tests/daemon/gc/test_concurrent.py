@@ -80,16 +80,17 @@ class Worker:
 
     def _unpack(self, leased: View, lease: str, layers: Sequence[int]) -> str:
         while not (top := self._layers(leased, lease, layers)):
-            time.sleep(0.001)  # another is making one of them, or it went before it was held
+            time.sleep(0.001)  # one of another went before it was held
         return top
 
     def _layers(self, leased: View, lease: str, layers: Sequence[int]) -> str:
         parent = ""
         for depth in range(1, len(layers) + 1):
-            name = chain(layers[:depth])
+            name, key = chain(layers[:depth]), f"making-{lease}-{depth}"
             try:
-                layer(leased, name, parent)
+                layer(leased, name, parent, key=key)
             except AlreadyExists:
+                leased.snapshotter().remove(key)
                 # Another's, which may be going: held from now on, if it is still there.
                 self._view.leases.add_resource(lease, Resource(name, "snapshots/native"))
                 try:
