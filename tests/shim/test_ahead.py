@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -69,6 +70,16 @@ async def test_one_that_is_deleted_leaves_nothing(crun_node: Node) -> None:
     assert waiting(crun_node) == []
     # What watches a runtime is closed when the keeper, too, has told its end.
     await until(lambda: sorted(os.listdir(f"/proc/{worker}/fd")) == before)
+
+
+async def test_who_waits_for_one_that_is_deleted_is_told(node: Node) -> None:
+    client = await node.task("c", "/bin/sleep", "600")
+    await added(node, client, "e", "/bin/id")
+    waits = asyncio.create_task(client.call("Wait", pb.WaitRequest(id="c", exec_id="e")))
+    await asyncio.sleep(0)
+    await client.call("Delete", pb.DeleteRequest(id="c", exec_id="e"))
+    with pytest.raises(NotFound, match="deleted"):
+        await waits
 
 
 async def test_with_the_container_they_go_too(node: Node) -> None:

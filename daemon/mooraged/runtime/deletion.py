@@ -8,7 +8,7 @@ import time
 
 from moorage_api.errors import FailedPrecondition, Internal, MoorageError, NotFound, Unavailable
 from moorage_api.linux import mount
-from moorage_api.runtime import Exit, Status
+from moorage_api.runtime import Exit, Status, Stdio
 from moorage_api.wire import shim_v3_pb2 as pb
 from mooraged.runtime import convert
 from mooraged.runtime.announcer import remember
@@ -43,6 +43,32 @@ class Deleter:
         if task.execs.get(process.exec_id) is process:
             del task.execs[process.exec_id]
         return process.exit or Exit(KILLED, time.time_ns(), process.pid)
+
+    def dismiss_exec(self, task: Task, process: ProcessState) -> Exit | None:
+        """Delete a process that has ended and had no streams: its shim is asked before this returns, and need not be waited
+        for, as nothing is left of such a process but its name. That may be used again as soon as `task.leaving` has
+        it no more. None for any other process."""
+        shim = task.shim
+        if shim is None or process.exit is None or process.stdio != Stdio():
+            return None
+        answer = shim.task.Delete.submit(pb.DeleteRequest(id=task.id, exec_id=process.exec_id))
+        name = f"process {process.exec_id} of task {task.id}"
+        task.leaving[process.exec_id] = self._around.jobs.spawn(self._see_off(task, process, answer), f"delete {name}")
+        del task.execs[process.exec_id]
+        return process.exit
+
+    async def _see_off(self, task: Task, process: ProcessState, answer: asyncio.Future[bytes]) -> None:
+        """One that its shim could not delete is found there when it is asked for again."""
+        try:
+            async with asyncio.timeout(self._around.config.call_timeout):
+                await answer
+        except (NotFound, Unavailable):
+            return
+        except (MoorageError, TimeoutError) as error:
+            reason = error.message if isinstance(error, MoorageError) else "no answer"
+            log.warning("process %s of task %s is left in its shim: %s", process.exec_id, task.id, reason)
+        finally:
+            task.leaving.pop(process.exec_id, None)
 
     async def delete(self, task: Task) -> Exit:
         """Delete the task, its bundle, and the shim if that is the task's own. `FailedPrecondition` while it runs."""

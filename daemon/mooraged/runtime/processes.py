@@ -92,7 +92,8 @@ class ProcessState:
 class Task:
     """A container's task. `shim` is None when its shim is gone; `ready` is false until its creation has succeeded.
 
-    `released` tells that its shim has deleted it and has ended, and that the client has not deleted it yet.
+    `released` tells that its shim has deleted it and has ended, and that the client has not deleted it yet. `leaving`
+    has the deletions of execs that the shim has been asked for and that the client need not wait for.
     """
 
     namespace: str
@@ -105,6 +106,7 @@ class Task:
     released: bool = False
     created_at: int = 0
     execs: dict[str, ProcessState] = field(default_factory=dict)
+    leaving: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def process(self, exec_id: str) -> ProcessState:

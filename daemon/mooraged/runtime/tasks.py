@@ -20,7 +20,7 @@ from mooraged.runtime.deletion import Deleter
 from mooraged.runtime.processes import ProcessState, Task
 from mooraged.runtime.shim import Shim
 from mooraged.runtime.surroundings import Surroundings
-from mooraged.runtime.watcher import Watcher
+from mooraged.runtime.watcher import Watcher, ask
 
 _ALIVE = frozenset({Status.RUNNING, Status.PAUSING, Status.PAUSED})
 
@@ -64,21 +64,35 @@ class NamespacedTasks:
     async def start(self, container_id: str, exec_id: str = "") -> int:
         task, process, shim = await self._live(container_id, exec_id)
         if exec_id:
-            self._around.cgroup_lock.prepare()
-        answer = await shim.task.Start(
-            pb.StartRequest(id=container_id, exec_id=exec_id), timeout=self._around.config.create_timeout
-        )
-        process.started(answer.pid)
-        if exec_id:
-            # Behind the answer to the client, who waits for that.
-            asyncio.get_running_loop().call_soon(self._watcher.watch, task, process)
-        elif task.bundle.has_checkpoint:
+            return await self._start_exec(task, process, shim)
+        pid = await self._ask_start(process, shim)
+        if task.bundle.has_checkpoint:
             await asyncio.to_thread(task.bundle.drop_checkpoint)
+        return pid
+
+    async def _start_exec(self, task: Task, process: ProcessState, shim: Shim) -> int:
+        """Its end is asked for together with its start: of a short process both are told at once."""
+        self._around.cgroup_lock.prepare()
+        end = ask(shim, process)
+        try:
+            pid = await self._ask_start(process, shim)
+        except BaseException:
+            end.cancel()
+            raise
+        self._watcher.heed(task, process, shim.task.Wait, end)
+        return pid
+
+    async def _ask_start(self, process: ProcessState, shim: Shim) -> int:
+        request = pb.StartRequest(id=process.container_id, exec_id=process.exec_id)
+        answer = await shim.task.Start(request, timeout=self._around.config.create_timeout)
+        process.started(answer.pid)
         return answer.pid
 
     async def exec(self, container_id: str, exec_id: str, spec: TypedValue, stdio: Stdio = Stdio()) -> None:
         check_identifier(exec_id, "exec id")
         task, _, shim = await self._live(container_id)
+        if exec_id in task.leaving:
+            await asyncio.wait({task.leaving[exec_id]})
         if exec_id in task.execs:
             raise AlreadyExists(f"process {exec_id} of task {container_id} already exists")
         self._around.cgroup_lock.prepare()
@@ -111,10 +125,13 @@ class NamespacedTasks:
     async def delete(self, container_id: str, exec_id: str = "") -> Exit:
         task, process = await self._find(container_id, exec_id)
         if exec_id:
-            return await self._around.jobs.finish(
-                self._deleter.delete_exec(task, process), f"delete process {exec_id} of {container_id}"
-            )
+            exit = self._deleter.dismiss_exec(task, process)
+            return exit if exit is not None else await self._delete_exec(task, process)
         return await self._around.jobs.finish(self._deleter.delete(task), f"delete task {container_id}")
+
+    async def _delete_exec(self, task: Task, process: ProcessState) -> Exit:
+        deletion = self._deleter.delete_exec(task, process)
+        return await self._around.jobs.finish(deletion, f"delete process {process.exec_id} of {task.id}")
 
     async def wait(self, container_id: str, exec_id: str = "") -> Exit:
         _, process = await self._find(container_id, exec_id)
@@ -190,6 +207,8 @@ class NamespacedTasks:
     async def _find(self, container_id: str, exec_id: str = "") -> tuple[Task, ProcessState]:
         """The process, from memory; one that an earlier daemon added is asked of the shim, once. `NotFound`."""
         task = self._around.ledger.get(self._namespace, container_id)
+        if exec_id in task.leaving:
+            await asyncio.wait({task.leaving[exec_id]})
         if exec_id and exec_id not in task.execs and task.shim is not None:
             await self._adopt(task, exec_id, task.shim)
         return task, task.process(exec_id)

@@ -17,9 +17,12 @@ from mooraged.runtime import convert
 from mooraged.runtime.announcer import Announcer
 from mooraged.runtime.ledger import Ledger
 from mooraged.runtime.processes import ProcessState, Task
+from mooraged.runtime.shim import Shim
+from mooraged.runtime.stubs import BoundRpc
 from mooraged.runtime.ttrpc_client import consumed
 
 log = logging.getLogger(__name__)
+Wait = BoundRpc[pb.WaitRequest, pb.WaitResponse]
 
 
 class Watcher:
@@ -40,10 +43,11 @@ class Watcher:
 
     def watch(self, task: Task, process: ProcessState) -> None:
         """Ask the shim to tell when the process exits. When the shim goes first, its death says what there is to say."""
-        if task.shim is None:
-            return
-        wait = task.shim.task.Wait
-        answer = wait.submit(pb.WaitRequest(id=task.id, exec_id=process.exec_id))
+        if task.shim is not None:
+            self.heed(task, process, task.shim.task.Wait, ask(task.shim, process))
+
+    def heed(self, task: Task, process: ProcessState, wait: Wait, answer: asyncio.Future[bytes]) -> None:
+        """Take the answer to a call of `Wait` that has been sent (`ask`)."""
 
         def answered(answer: asyncio.Future[bytes]) -> None:
             if answer.cancelled() or consumed(answer) is not None:
@@ -96,7 +100,8 @@ class Watcher:
     def _on_exec_started(self, namespace: str, event: Message) -> bool:
         assert isinstance(event, events.TaskExecStarted)
         process = _process(self._ledger.find(namespace, event.container_id), event.exec_id)
-        if process is not None:
+        # Events come in order: with an exit still to be told, this is of the process that had the name before.
+        if process is not None and not self._announcer.awaits((namespace, event.container_id, event.exec_id)):
             process.started(event.pid)
         return True
 
@@ -119,6 +124,11 @@ class Watcher:
         if process is not None:
             process.advance(status)
         return True
+
+
+def ask(shim: Shim, process: ProcessState) -> asyncio.Future[bytes]:
+    """Ask the shim to tell when the process exits; for `heed`."""
+    return shim.task.Wait.submit(pb.WaitRequest(id=process.container_id, exec_id=process.exec_id))
 
 
 def _process(task: Task | None, exec_id: str) -> ProcessState | None:

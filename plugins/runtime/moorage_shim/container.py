@@ -157,6 +157,7 @@ class Container:
                 await process.release()
                 self.execs.pop(exec_id, None)
                 self._specs.pop(exec_id, None)
+                process.exited.fail(NotFound(f"process {exec_id} was deleted"))
             else:
                 await self._delete_init()
         return process

@@ -189,7 +189,7 @@ class Tasks:
 
 
 def _set_exit(answer: pb.StateResponse | pb.DeleteResponse | pb.WaitResponse, process: Process) -> None:
-    if process.exited.done:
+    if process.exited.done and process.exited.error is None:
         ended = process.exited.result()
         answer.exit_status = ended.status
         answer.exited_at.FromNanoseconds(ended.at)

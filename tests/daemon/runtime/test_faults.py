@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from moorage_api.errors import DeadlineExceeded, MoorageError, NotFound, Unavailable
+from moorage_api.oci import spec as oci
 from moorage_api.runtime import Status
+from moorage_api.types import TypedValue
 from mooraged.runtime.bundle import Bundle
 from support.leftovers import tagged_processes
 from support.runtime import NAMESPACE, World
@@ -77,6 +79,25 @@ async def test_a_hung_shim_hangs_nothing_else(world: World) -> None:
     await world.tasks.kill(hung, signal.SIGKILL)
     await world.tasks.wait(hung)
     await world.tasks.delete(hung)
+
+
+async def test_a_hung_shim_holds_up_only_the_name_of_an_exec_that_has_ended(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = await running(world, "hung")
+    await world.tasks.exec(id, "one", oci.encode(oci.default_spec(args=("true",))["process"], oci.PROCESS_URL))
+    await world.tasks.start(id, "one")
+    await world.tasks.wait(id, "one")
+    await world.restart(call_timeout=0.5)
+    exit = await world.tasks.wait(id, "one")
+    with world.hung(id):
+        assert await world.tasks.delete(id, "one") == exit
+        with pytest.raises(DeadlineExceeded, match="Exec"):
+            await world.tasks.exec(id, "one", TypedValue(oci.PROCESS_URL, b"{}"))
+        assert "process one of task hung is left in its shim" in caplog.text
+    await world.tasks.kill(id, signal.SIGKILL)
+    await world.tasks.wait(id)
+    await world.tasks.delete(id)
 
 
 async def test_a_shim_that_dies_during_a_creation(world: World) -> None:

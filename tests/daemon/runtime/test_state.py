@@ -12,7 +12,7 @@ from moorage_api.errors import AlreadyExists, InvalidArgument
 from moorage_api.events import Envelope
 from moorage_api.runtime import Exit, Status, Stdio
 from moorage_api.types import TypedValue
-from moorage_api.wire.events_types_pb2 import TaskExit, TaskStart
+from moorage_api.wire.events_types_pb2 import TaskExecStarted, TaskExit, TaskStart
 from mooraged.events.exchange import Exchange
 from mooraged.runtime import cgroups
 from mooraged.runtime.announcer import Announcer
@@ -90,9 +90,12 @@ async def test_a_late_exit_is_not_that_of_a_new_process_of_the_name(tmp_path: Pa
     first = ProcessState("web", "probe", Stdio(), 8, Status.RUNNING)
     seen.watcher.exited(seen.task, first, Exit(0, 50, 8))
     second = seen.task.execs["probe"] = ProcessState("web", "probe", Stdio())
+    started = TaskExecStarted(container_id="web", exec_id="probe", pid=8).SerializeToString()
+    payload = TypedValue("containerd.events.TaskExecStarted", started)
+    seen.watcher.forwarded(Envelope(1, "blue", "/tasks/exec-started", payload))
     seen.forward_exit("probe", pid=8)
-    assert second.status is Status.CREATED
-    assert await seen.told() == ["/tasks/exit"]
+    assert (second.status, second.pid) == (Status.CREATED, 0)
+    assert await seen.told() == ["/tasks/exec-started", "/tasks/exit"]
     seen.announcer.close()
 
 

@@ -64,6 +64,16 @@ async def test_an_exec_lives_beside_the_first_process(world: World) -> None:
     assert world.tasks.get(id).status is Status.RUNNING
     await world.until(lambda: "/tasks/exit" in world.topics("one"), "the exit is told")
     assert world.topics("one") == ["/tasks/exec-added", "/tasks/exec-started", "/tasks/exit"]
+    # The name is free at once, and what the earlier process had done is not the new one's.
+    for status in (4, 5):
+        await world.tasks.exec(id, "one", process("sh", "-c", f"exit {status}"))
+        assert world.tasks.get(id, "one").status is Status.CREATED
+        pid = await world.tasks.start(id, "one")
+        exit = await world.tasks.wait(id, "one")
+        assert (exit.status, exit.pid) == (status, pid)
+        assert await world.tasks.delete(id, "one") == exit
+        with pytest.raises(NotFound):
+            await world.tasks.start(id, "one")
     await world.tasks.kill(id, signal.SIGKILL)
     assert (await world.tasks.wait(id)).status == 137
     await world.tasks.delete(id)
