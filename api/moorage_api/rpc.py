@@ -7,6 +7,9 @@ A plugin of `PluginType.GRPC` has an instance that is a `Service` or a sequence 
 - streamed response: `async def List(self, request, call)` as an async generator
 - streamed request: `request` is an async iterator
 
+Beside a method with a unary request and response there may be one that is not `async`, with `_at_once` after its name: it is
+asked first, and returns None where it would have to wait.
+
 A response is a message of the method's type, or `Encoded`: one that is serialised already.
 
 Errors of `moorage_api.errors` become status codes in one place; anything else is logged and becomes `Internal`.

@@ -134,7 +134,9 @@ class Server:
         requests = _requests(method)
         encode = _encoder(method)
         answer = self._many(function, requests, encode) if method.server_streaming else _one(function, requests, encode)
-        return Method(method.client_streaming, _answered(path, answer))
+        prompt = getattr(implementation, f"{method.name}_at_once", None)
+        at_once = None if prompt is None else _at_once(path, prompt, requests, encode)
+        return Method(method.client_streaming, _answered(path, answer), at_once)
 
     def _many(self, function: Callable[[Any, Any], Any], requests: Requests, encode: Callable[[Any], bytes]) -> Answer:
         async def answer(stream: Stream, call: ServerCall) -> None:
@@ -164,6 +166,29 @@ Answer = Callable[[Stream, ServerCall], Awaitable[None]]
 def _one(function: Callable[[Any, Any], Awaitable[Any]], requests: Requests, encode: Callable[[Any], bytes]) -> Answer:
     async def answer(stream: Stream, call: ServerCall) -> None:
         await stream.respond(encode(await function(requests(stream), call)))
+
+    return answer
+
+
+def _at_once(
+    path: str, function: Callable[[Any, Any], Any], requests: Requests, encode: Callable[[Any], bytes]
+) -> Callable[[Stream], bool]:
+    """What answers a call in the turn of the loop in which it came, without a task: that saves a quarter of what a small call
+    takes. It returns False, and nothing has happened, where the answer cannot be given or sent without waiting."""
+
+    def answer(stream: Stream) -> bool:
+        started = time.monotonic()
+        failure: MoorageError | None = None
+        call = ServerCall(stream)
+        try:
+            response = function(requests(stream), call)
+            if response is None or not stream.respond_at_once(encode(response)):
+                return False
+        except Exception as error:  # noqa: BLE001 - as below
+            failure = as_moorage_error(path, error)
+            stream.finish(failure.code, failure.message)
+        trace_call(path, started, failure, call)
+        return True
 
     return answer
 

@@ -125,6 +125,24 @@ def test_an_answer_may_be_serialised_already(channel: grpc.Channel, version: Ver
     assert ask(channel) == "ready made"
 
 
+class PromptVersion(Version):
+    """Answers at once, unless the test's answer is to wait."""
+
+    def Version_at_once(self, request: Empty, call: Call) -> version_pb2.VersionResponse | None:
+        answer = self.answer(call)
+        return None if answer == "later" else version_pb2.VersionResponse(version=f"{answer} at once")
+
+
+def test_what_need_not_wait_is_answered_at_once(serve: Any) -> None:
+    version = PromptVersion()
+    with serve([Service(VERSION, version)]).channel() as channel:
+        assert ask(channel) == "1 at once"
+        version.answer = lambda call: "later"
+        assert ask(channel) == "later"
+        version.answer = lambda call: call.namespace
+        assert failure(channel) == (grpc.StatusCode.FAILED_PRECONDITION, "namespace is required")
+
+
 def test_a_service_under_an_older_name(channel: grpc.Channel) -> None:
     older = channel.unary_unary(
         "/older.v0.Version/Version", Empty.SerializeToString, version_pb2.VersionResponse.FromString

@@ -130,7 +130,11 @@ class Connection:
             del self._resets[next(iter(self._resets))]
 
     def run(self, stream: Stream) -> None:
-        """Start the stream's handler."""
+        """Start the stream's handler, unless the call can be answered at once: not before the client has said all, since the
+        answer closes the stream."""
+        at_once = stream.method.at_once
+        if at_once is not None and stream.half_closed and at_once(stream):
+            return
         task = stream.task = self.application.run(stream)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -262,9 +266,9 @@ class Connection:
         if stream is None:
             self._on_late_data(number)
             return
-        last = flags & frames.END_STREAM
+        last = bool(flags & frames.END_STREAM)
         if data:
-            stream.receive_data(data, size)
+            stream.receive_data(data, size, last)
         elif not last:
             self._chatter.spend()
         if stream.closed:

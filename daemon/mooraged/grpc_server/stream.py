@@ -25,10 +25,12 @@ _OVERHEAD = 5
 @dataclass(frozen=True, slots=True)
 class Method:
     """What is called by a path. `run` answers the call: it starts with the first request, or with the headers where the
-    client streams."""
+    client streams. `at_once`, where there is one, is asked before, once the client has ended its side: if it has answered,
+    there is nothing to run."""
 
     client_streaming: bool
     run: Callable[[Stream], Coroutine[Any, Any, None]]
+    at_once: Callable[[Stream], bool] | None = None
 
 
 class Stream:
@@ -46,6 +48,7 @@ class Stream:
         "_queued",
         "_reader",
         "_reading",
+        "_requested",
         "_room",
         "_sender",
         "_unsent",
@@ -75,6 +78,7 @@ class Stream:
         self.born = time.monotonic()
         self.closed = False
         self.message: Message = b""
+        self._requested = False  # whether the request of a client that does not stream is there
         self.task: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.deadline: float | None = None
@@ -94,8 +98,9 @@ class Stream:
 
     # What comes in: called by the connection.
 
-    def receive_data(self, data: bytes | memoryview, size: int) -> None:
-        """DATA, of which `size` counts for flow control. `StreamFailed`, or `MoorageError` where the call cannot go on."""
+    def receive_data(self, data: bytes | memoryview, size: int, last: bool = False) -> None:
+        """DATA, of which `size` counts for flow control; `receive_end` follows the last at once. `StreamFailed`, or
+        `MoorageError` where the call cannot go on."""
         if self.half_closed:
             raise StreamFailed(ErrorCode.STREAM_CLOSED, "data after its end")
         if not self._room.take(size):
@@ -109,18 +114,19 @@ class Stream:
             self._partial += change
             self._connection.hold_partial(change)
         for message in messages:
-            self._accept(message)
+            self._accept(message, last)
 
-    def _accept(self, message: Message) -> None:
+    def _accept(self, message: Message, last: bool) -> None:
         if self.method.client_streaming:
             self._queue.append(message)
             self._hold(len(message) + _OVERHEAD)
             _wake(self._reading)
-        elif self.task is not None:
+        elif self._requested:
             raise Internal("more than one request for a call that takes one")
         else:
-            self.message = message
-            self._connection.run(self)
+            self._requested, self.message = True, message
+            if not last:
+                self._connection.run(self)
 
     def receive_end(self) -> None:
         """The client sends no more. Errors as of `receive_data`."""
@@ -133,8 +139,10 @@ class Stream:
             raise Internal("the request ends within a message")
         if self.method.client_streaming:
             _wake(self._reading)
-        elif self.task is None:
+        elif not self._requested:
             raise Internal("the call has no request")
+        elif self.task is None:
+            self._connection.run(self)
 
     def grant(self) -> None:
         """Let the client send more, as far as the handler has taken what came. A message that has only begun counts as taken
@@ -192,12 +200,16 @@ class Stream:
 
     async def respond(self, message: bytes) -> None:
         """Send the only message, and finish. A small one is a single write. Errors as of `send`."""
+        if not self.respond_at_once(message):
+            await self.send(message)
+            self.finish(Code.OK)
+
+    def respond_at_once(self, message: bytes) -> bool:
+        """As `respond`; False, and nothing is done, where the message has to wait for the client or the windows."""
         size = self._sendable(message)
         connection, sender = self._connection, self._sender
         if self._announced or size > sender.room(self):
-            await self.send(message)
-            self.finish(Code.OK)
-            return
+            return False
         sender.spend(self, size)
         ids = self._ids
         parts = (
@@ -212,6 +224,7 @@ class Stream:
         )
         connection.output.write(b"".join((*parts, _FINISH, ids, _FINISHED)))
         self._close()
+        return True
 
     def finish(self, code: Code, message: str = "") -> None:
         """End the call with a status. Where a message is only half sent, the stream is reset instead. Does nothing where the

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 
-from moorage_api.core import Core, Namespaced
+from moorage_api.core import Core
 from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.remote.answers import SnapshotAnswers
 from moorage_api.rpc import Call, Service
@@ -25,10 +25,6 @@ class Named(Protocol):
     def snapshotter(self) -> str: ...
 
 
-def _never(snapshotter: Snapshotter) -> bool:
-    return False
-
-
 class Snapshots(Handlers):
     """The handlers: those of `SnapshotAnswers` on what the caller's namespace has of the snapshotter.
 
@@ -43,7 +39,11 @@ class Snapshots(Handlers):
         return await self._answer(call, request, lambda snapshots: snapshots.View(request))
 
     async def Mounts(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Mounts(request), now=is_prompt)
+        return await self._answer(call, request, lambda snapshots: snapshots.Mounts(request))
+
+    def Mounts_at_once(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse | None:
+        snapshotter = self._snapshotter(call, request)
+        return SnapshotAnswers(snapshotter).Mounts(request) if is_prompt(snapshotter) else None
 
     async def Commit(self, request: pb.CommitSnapshotRequest, call: Call) -> Empty:
         return await self._answer(call, request, lambda snapshots: snapshots.Commit(request))
@@ -52,7 +52,10 @@ class Snapshots(Handlers):
         return await self._answer(call, request, lambda snapshots: snapshots.Remove(request))
 
     async def Stat(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Stat(request), now=lambda _: True)
+        return await self._answer(call, request, lambda snapshots: snapshots.Stat(request))
+
+    def Stat_at_once(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
+        return SnapshotAnswers(self._snapshotter(call, request)).Stat(request)
 
     async def Update(self, request: pb.UpdateSnapshotRequest, call: Call) -> pb.UpdateSnapshotResponse:
         return await self._answer(call, request, lambda snapshots: snapshots.Update(request))
@@ -63,36 +66,29 @@ class Snapshots(Handlers):
             yield page
 
     async def Usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse:
-        def is_known(snapshotter: Snapshotter) -> bool:
-            return is_prompt(snapshotter) and snapshotter.stat(request.key).kind is Kind.COMMITTED
+        return await self._answer(call, request, lambda snapshots: snapshots.Usage(request))
 
-        return await self._answer(call, request, lambda snapshots: snapshots.Usage(request), now=is_known)
+    def Usage_at_once(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse | None:
+        snapshotter = self._snapshotter(call, request)
+        if is_prompt(snapshotter) and snapshotter.stat(request.key).kind is Kind.COMMITTED:
+            return SnapshotAnswers(snapshotter).Usage(request)
+        return None
 
     async def Cleanup(self, request: pb.CleanupRequest, call: Call) -> Empty:
         return await self._answer(call, request, lambda snapshots: snapshots.Cleanup(request))
 
-    async def _answer(
-        self,
-        call: Call,
-        request: Named,
-        answer: Callable[[SnapshotAnswers], T],
-        *,
-        now: Callable[[Snapshotter], bool] = _never,
-    ) -> T:
-        """The answer, made in a thread unless `now` says of the snapshotter that it does not wait."""
-        snapshotter = _snapshotter(self._core.namespaced(call.namespace, call.lease), request.snapshotter)
-        answers = SnapshotAnswers(snapshotter)
-        return answer(answers) if now(snapshotter) else await self._core.run(answer, answers)
+    async def _answer(self, call: Call, request: Named, answer: Callable[[SnapshotAnswers], T]) -> T:
+        """The answer, made in a thread."""
+        return await self._core.run(answer, SnapshotAnswers(self._snapshotter(call, request)))
 
-
-def _snapshotter(space: Namespaced, name: str) -> Snapshotter:
-    """The snapshotter that a request names; on the wire, one that is not there is an invalid argument."""
-    if not name:
-        raise InvalidArgument("the request names no snapshotter")
-    try:
-        return space.snapshotter(name)
-    except NotFound as error:
-        raise InvalidArgument(str(error)) from error
+    def _snapshotter(self, call: Call, request: Named) -> Snapshotter:
+        """The snapshotter that a request names; on the wire, one that is not there is an invalid argument."""
+        if not request.snapshotter:
+            raise InvalidArgument("the request names no snapshotter")
+        try:
+            return self._core.namespaced(call.namespace, call.lease).snapshotter(request.snapshotter)
+        except NotFound as error:
+            raise InvalidArgument(str(error)) from error
 
 
 def service(core: Core) -> Service:

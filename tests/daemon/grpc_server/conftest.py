@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from typing import Any
 
 import h2.config
@@ -68,15 +68,16 @@ class Application:
         self.go = asyncio.Event()
 
     def find(self, path: str) -> Method:
-        methods: dict[str, tuple[bool, Callable[[Stream], Coroutine[Any, Any, None]]]] = {
-            "/test/Echo": (False, self._echo),
-            "/test/Each": (True, self._each),
-            "/test/Wait": (False, self._wait),
-            "/test/Slow": (True, self._slow),
+        methods = {
+            "/test/Echo": Method(False, self._echo),
+            "/test/Each": Method(True, self._each),
+            "/test/Wait": Method(False, self._wait),
+            "/test/Slow": Method(True, self._slow),
+            "/test/Now": Method(False, self._echo, lambda stream: stream.respond_at_once(b"now")),
         }
         if path not in methods:
             raise Unimplemented(f"unknown {path}")
-        return Method(*methods[path])
+        return methods[path]
 
     def run(self, stream: Stream) -> asyncio.Task[None]:
         self.running.append(stream)

@@ -30,6 +30,24 @@ async def test_a_call_is_one_write(client: Client) -> None:
     assert client.headers(stream) == {":status": "200", "content-type": "application/grpc", "grpc-status": "0"}
 
 
+@pytest.mark.parametrize("ends", ["with the request", "after it", "in vain"])
+async def test_an_answer_at_once(client: Client, application: Application, ends: str) -> None:
+    """When the client has said all; while it does not read, the answer has to wait."""
+    client.wire.paused = ends == "in vain"
+    stream = client.call(headers(path="/test/Now"), message(b"x"), end=ends != "after it")
+    client.raw(client.h2.data_to_send())
+    assert bool(client.server.streams) is (ends != "with the request")
+    if ends == "after it":
+        client.h2.end_stream(stream)
+    client.wire.paused = False
+    await client.talk()
+    assert client.received(stream) == message(b"now" if ends == "with the request" else b"x")
+    assert client.headers(stream)["grpc-status"] == "0"
+    assert len(application.running) == (ends != "with the request")
+    assert not client.of(h2.events.StreamReset)
+    assert not client.server.streams
+
+
 async def test_many_calls_and_the_same_headers(client: Client, application: Application) -> None:
     for number in range(20):
         stream = client.call([*headers(), ("n", str(number % 3))], message(b"%d" % number))
