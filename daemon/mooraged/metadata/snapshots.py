@@ -31,10 +31,11 @@ from moorage_api.errors import AlreadyExists, FailedPrecondition, InvalidArgumen
 from moorage_api.fieldpaths import update_labels, without_empty
 from moorage_api.filters import parse
 from moorage_api.mounts import Mount
+from moorage_api.rpc import Encoded
 from moorage_api.snapshots import Info, Kind, Snapshotter, Usage, is_prompt, rebases
 from moorage_api.types import Labels
 from moorage_api.wire import events_types_pb2 as events
-from mooraged.metadata import resources
+from mooraged.metadata import resources, snapshot_list
 from mooraged.metadata import snapshot_rows as rows
 from mooraged.metadata.naming import renaming
 from mooraged.metadata.scope import Scope
@@ -394,6 +395,11 @@ class NamespacedSnapshotter:
         if accepted.everything:
             return iter(infos)
         return (info for info in infos if accepted.matches(adaptors.snapshot_info(info)))
+
+    def listed(self) -> Iterator[Encoded]:
+        """What `walk` gives, as the messages of a list."""
+        found = self._scope.read(lambda connection: rows.LISTED.run(connection, self._here).fetchall())
+        return snapshot_list.encoded(found)
 
     def cleanup(self) -> None:
         self._backend.cleanup()

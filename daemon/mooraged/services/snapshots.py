@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.empty_pb2 import Empty
 
 from moorage_api.core import Core
 from moorage_api.errors import InvalidArgument, NotFound
 from moorage_api.remote.answers import SnapshotAnswers
-from moorage_api.rpc import Call, Service
+from moorage_api.rpc import Call, Encoded, Service
 from moorage_api.snapshots import Kind, Snapshotter, is_prompt
 from moorage_api.wire import snapshots_pb2 as pb
 from mooraged.services.handlers import Handlers
@@ -23,6 +23,14 @@ class Named(Protocol):
 
     @property
     def snapshotter(self) -> str: ...
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """What a snapshotter does beside its contract that has the answer to `List` near at hand."""
+
+    def listed(self) -> Iterator[Encoded]:
+        """All snapshots, as `walk` gives them, in messages of a list."""
 
 
 class Snapshots(Handlers):
@@ -60,8 +68,15 @@ class Snapshots(Handlers):
     async def Update(self, request: pb.UpdateSnapshotRequest, call: Call) -> pb.UpdateSnapshotResponse:
         return await self._answer(call, request, lambda snapshots: snapshots.Update(request))
 
-    async def List(self, request: pb.ListSnapshotsRequest, call: Call) -> AsyncIterator[pb.ListSnapshotsResponse]:
+    async def List(
+        self, request: pb.ListSnapshotsRequest, call: Call
+    ) -> AsyncIterator[pb.ListSnapshotsResponse | Encoded]:
         # A page is made when the one before is on its way.
+        snapshotter = self._snapshotter(call, request)
+        if isinstance(snapshotter, Listed) and not request.filters:
+            for encoded in await self._core.run(snapshotter.listed):
+                yield encoded
+            return
         for page in await self._answer(call, request, lambda snapshots: snapshots.List(request)):
             yield page
 
