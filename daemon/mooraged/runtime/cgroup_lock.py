@@ -18,6 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from moorage_api.cgroups.location import V2, below, hierarchies, memberships
 
 _PROCS = "cgroup.procs"
+_GROUPS = "/proc/self/cgroup"
+_GROUPS_MAX = 64 << 10
 _ITSELF = b"0"
 # From the request to where the runtime joins a group, and what a grace period lasts at least.
 _SECONDS = 0.02
@@ -31,7 +33,9 @@ class CgroupLock:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cgroup-lock")
         self._keeping: Future[None] | None = None
         self._until = 0.0
-        self._mounts: dict[str, tuple[str, str]] = {}
+        # What the kernel says of this process's groups, and the file of the one that is used.
+        self._known = b""
+        self._file = ""
         self._of_use = True
 
     def prepare(self) -> None:
@@ -52,12 +56,8 @@ class CgroupLock:
             self._take()
 
     def _take(self) -> None:
-        """Where this process is, is asked each time: it may have been moved."""
         try:
-            mounts = self._mounts = self._mounts or hierarchies()
-            name = V2 if V2 in mounts else min(mounts)
-            folder = below(*mounts[name], memberships("self")[name])
-            fd = os.open(os.path.join(folder, _PROCS), os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(self._find(), os.O_WRONLY | os.O_CLOEXEC)
         except (OSError, ValueError, KeyError):
             self._of_use = False
             return
@@ -68,3 +68,18 @@ class CgroupLock:
             return
         finally:
             os.close(fd)
+
+    def _find(self) -> str:
+        """The file through which this process joins the group in which it is. Asked each time, as it may have been moved, and
+        in few steps: what this thread does, it does while a runtime starts."""
+        groups = os.open(_GROUPS, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = os.read(groups, _GROUPS_MAX)
+        finally:
+            os.close(groups)
+        if found != self._known:
+            mounts = hierarchies()
+            name = V2 if V2 in mounts else min(mounts)
+            self._file = os.path.join(below(*mounts[name], memberships("self")[name]), _PROCS)
+            self._known = found
+        return self._file

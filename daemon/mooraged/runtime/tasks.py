@@ -72,7 +72,7 @@ class NamespacedTasks:
 
     async def _start_exec(self, task: Task, process: ProcessState, shim: Shim) -> int:
         """Its end is asked for together with its start: of a short process both are told at once."""
-        self._around.cgroup_lock.prepare()
+        self._prepare_exec()
         end = ask(shim, process)
         try:
             pid = await self._ask_start(process, shim)
@@ -81,6 +81,10 @@ class NamespacedTasks:
             raise
         self._watcher.heed(task, process, shim.task.Wait, end)
         return pid
+
+    def _prepare_exec(self) -> None:
+        """Have the kernel's lock ready, once the shim has been asked: to wake a thread takes longer than that."""
+        asyncio.get_running_loop().call_soon(self._around.cgroup_lock.prepare)
 
     async def _ask_start(self, process: ProcessState, shim: Shim) -> int:
         request = pb.StartRequest(id=process.container_id, exec_id=process.exec_id)
@@ -95,7 +99,7 @@ class NamespacedTasks:
             await asyncio.wait({task.leaving[exec_id]})
         if exec_id in task.execs:
             raise AlreadyExists(f"process {exec_id} of task {container_id} already exists")
-        self._around.cgroup_lock.prepare()
+        self._prepare_exec()
         process = task.execs[exec_id] = ProcessState(container_id, exec_id, stdio)
         self._around.announcer.expect(self._namespace, container_id, exec_id)
         request = pb.ExecProcessRequest(

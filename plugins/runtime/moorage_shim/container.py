@@ -274,12 +274,16 @@ class Container:
             future = await self._aheads.launch(process) or await self._launch_exec(process, process_spec, timeout)
             process.status = Status.RUNNING
             self._loop.background(self._follow(process, future), f"exit of {self.id}/{process.exec_id}")
-            started = events.TaskExecStarted(container_id=self.id, exec_id=process.exec_id, pid=process.pid)
-            self.host.publish("exec-started", started)
-            process.announced.set(None)
+            # Behind the answer, which somebody waits for.
+            self._loop.soon(self._tell_exec_started, process)
         except BaseException:
             self._specs[process.exec_id] = process_spec
             raise
+
+    def _tell_exec_started(self, process: Process) -> None:
+        started = events.TaskExecStarted(container_id=self.id, exec_id=process.exec_id, pid=process.pid)
+        self.host.publish("exec-started", started)
+        process.announced.set(None)
 
     async def _launch_exec(self, process: Process, process_spec: bytes, timeout: float | None) -> Future[Ended]:
         path, pid_file = (scratch.path(self.bundle, f".exec-{process.exec_id}.{kind}") for kind in ("json", "pid"))
@@ -305,12 +309,16 @@ class Container:
                 self._write_exit(ended, oom_killed=oom)
         await process.announced
         process.status = Status.STOPPED
+        process.exited.set(ended)
+        # Behind the answers to those who wait for it, and before anything that somebody does then.
+        self._loop.soon(self._tell_exit, process, ended)
+
+    def _tell_exit(self, process: Process, ended: Ended) -> None:
         event = events.TaskExit(
             container_id=self.id, id=process.exec_id or self.id, pid=process.pid, exit_status=ended.status
         )
         event.exited_at.FromNanoseconds(ended.at)
         self.host.publish("exit", event)
-        process.exited.set(ended)
 
     async def _end_stragglers(self) -> None:
         """The first process's exit is the last to be told. In a PID namespace of its own the kernel kills the others."""

@@ -6,6 +6,7 @@ log (`--log-format json`) and told as `OCI runtime STEP failed: REASON`.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 from moorage_api.errors import DeadlineExceeded, MoorageError, NotFound
 from moorage_shim import cgroups, log, scratch
-from moorage_shim.processes import Command, Forker, find_program
+from moorage_shim.processes import Command, Forker, find_program, read_small
 
 # Seconds that a step may take before it is killed and undone.
 _CREATE = 120.0
@@ -162,11 +163,10 @@ class OciRuntime:
         argv = [self.binary, "--root", self.root, "--log", log_file, "--log-format", "json"]
         if self.systemd_cgroup:
             argv.append("--systemd-cgroup")
-        environment = _EXEC_ENVIRONMENT if step == "exec" else _ENVIRONMENT
         command = Command(
             [*argv, *args],
             self.bundle,
-            env={**environment, **os.environ} if self.direct else None,
+            env=_variables(step) if self.direct else None,
             fds=launch.fds if launch else {},
             orphans=launch is not None,
             sealed=self.direct,
@@ -210,10 +210,15 @@ def default_root(bundle: str, namespace: str) -> str:
 def read_pid(path: str) -> int:
     """The pid that the runtime wrote; `MoorageError` naming the file when it did not."""
     try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read())
+        return int(read_small(path))
     except (OSError, ValueError) as error:
         raise MoorageError(f"OCI runtime left no pid in {path}: {error}") from error
+
+
+@functools.cache
+def _variables(step: str) -> Mapping[str, str]:
+    """The environment of a step. Made once, since this process's own does not change."""
+    return {**(_EXEC_ENVIRONMENT if step == "exec" else _ENVIRONMENT), **os.environ}
 
 
 def _reason(log_file: str, status: int) -> str:

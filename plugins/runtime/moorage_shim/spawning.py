@@ -71,7 +71,7 @@ def _spawn_quickly(program: Program, fds: Sequence[int]) -> int:
     variables: Mapping[bytes, bytes] = posix.environ
     if environment is not None:
         variables = {_encode(name): _encode(value) for name, value in environment.items()}
-    own = None if score is None else _get_oom_score()
+    own = None if score is None else get_oom_score()
     try:
         if score is not None:
             set_oom_score(score)
@@ -166,7 +166,8 @@ def set_oom_score(score: int) -> None:
         posix.close(fd)
 
 
-def _get_oom_score() -> int:
+def get_oom_score() -> int:
+    """That of this process."""
     fd = posix.open(_OOM_SCORE, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         return int(posix.read(fd, 16))

@@ -14,14 +14,13 @@ import resource
 from typing import Any
 
 from moorage_shim import log
-from moorage_shim.spawning import set_oom_score
+from moorage_shim.spawning import get_oom_score, set_oom_score
 
 _CAP_SYS_RESOURCE = 24
 _VERSION = "1.0.2"
 # Versions that `lower_version` may lower: in a configuration, and in its text, so that nearly none has to be parsed for it.
 _NEW_VERSION = re.compile(r"1\.[1-9]")
 _NEW_VERSION_IN_TEXT = re.compile(rb'"ociVersion"\s*:\s*"1\.[1-9]')
-_OOM_SCORE = "/proc/self/oom_score_adj"
 
 
 def adjust_bundle(bundle: str) -> int | None:
@@ -101,7 +100,7 @@ def adjust_process(process: dict[str, Any]) -> tuple[int | None, list[str]]:
     wanted = process.get("oomScoreAdj")
     score = _neutral_oom_score() if wanted is None else wanted
     if wanted is not None and not _may_have_oom_score(wanted):
-        score = process["oomScoreAdj"] = _own_oom_score()
+        score = process["oomScoreAdj"] = get_oom_score()
         changes.append(f"oomScoreAdj {wanted} became {score}")
     for limit in process.get("rlimits") or ():
         change = _clamp(limit)
@@ -133,14 +132,9 @@ def _may_raise_limits() -> bool:
     return False
 
 
-def _own_oom_score() -> int:
-    with open(_OOM_SCORE, encoding="ascii") as file:
-        return int(file.read())
-
-
 def _may_have_oom_score(score: int) -> bool:
     """Tried out on this process, since nothing tells how low the kernel lets it go; back is always allowed."""
-    own = _own_oom_score()
+    own = get_oom_score()
     try:
         set_oom_score(score)
         set_oom_score(own)
@@ -151,7 +145,7 @@ def _may_have_oom_score(score: int) -> bool:
 
 def _neutral_oom_score() -> int | None:
     """A container without a wish must not inherit the shim's protection."""
-    return 0 if _own_oom_score() < 0 else None
+    return 0 if get_oom_score() < 0 else None
 
 
 def replace_file(path: str, data: bytes) -> None:
