@@ -114,7 +114,8 @@ def run() -> Report:
                 side.round(RUNS // ROUNDS, EXECS // ROUNDS, TRIPS // ROUNDS)
     report = Report(
         "The native API",
-        f"Both sides run the same OCI runtime; {ROUNDS} alternating rounds, warm-ups not counted; one client in Python for both. "
+        f"Both sides run the same OCI runtime; {ROUNDS} alternating rounds, warm-ups not counted; one client in Python for both, "
+        "which takes some 0.06 ms of a call itself (grpcio, which it uses for streams, 0.3 ms). "
         "Run: from a snapshot to its removal, with container, task, exit status and streams on FIFOs. Exec: from Exec to "
         f"DeleteProcess. Byte: through standard input, `cat`, and standard output. Events: {EVENTS} published one after "
         f"the other, until {READERS} readers have them all. Content: {BLOB >> 20} MiB in messages of 1 MiB, committed "
