@@ -270,7 +270,9 @@ def _is_empty(folder: str) -> bool:
 
 
 def measure(folder: str) -> Usage:
-    """The usage of a folder in which a container may be moving folders about."""
+    """The usage of a folder in which a container may be moving folders about. One with nothing in it is not walked."""
+    if _is_empty(folder):
+        return Usage(os.stat(folder).st_blocks * 512, 1)
     for _ in range(_TRIES_TO_MEASURE - 1):
         try:
             return Usage(*disk_usage(folder))

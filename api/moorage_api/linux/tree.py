@@ -84,9 +84,20 @@ def remove_tree(path: str) -> None:
                 if entry.name not in folders:
                     with suppress(FileNotFoundError):
                         os.unlink(entry.name, dir_fd=event.fd)
+            # Those with nothing in them without a look at it: of a snapshot nobody has written to that is all of them.
+            event.folders[:] = [name for name in event.folders if not _is_removed(event.fd, name)]
         os.rmdir(path)
     except FileNotFoundError:
         return
+
+
+def _is_removed(fd: int, name: str) -> bool:
+    """Remove the folder `name`, if that can be done as it is; why it cannot be shows when it is walked."""
+    try:
+        os.rmdir(name, dir_fd=fd)
+    except OSError:
+        return False
+    return True
 
 
 def disk_usage(path: str) -> tuple[int, int]:
