@@ -88,7 +88,11 @@ class Scope:
             add_namespace(connection, self.namespace)
             return work(connection)
 
-        result = self.shared.database.write(in_namespace, durable=durable)
+        return self.change(in_namespace, durable=durable)
+
+    def change(self, work: Callable[[Connection], T], *, durable: bool = True) -> T:
+        """As `write`, for work that changes what is there, and its namespace with it."""
+        result = self.shared.database.write(work, durable=durable)
         self.shared.mutated(removed=False)
         return result
 

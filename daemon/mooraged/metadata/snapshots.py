@@ -267,7 +267,7 @@ class NamespacedSnapshotter:
                 self._settle(key, backend_name)
                 raise
             with self._changing(key, name):
-                self._scope.write(
+                self._scope.change(
                     lambda connection: self._finish(connection, name, key, backend_name, kept), durable=False
                 )
         event = events.SnapshotCommit(key=key, name=name, snapshotter=self._name)
@@ -303,7 +303,7 @@ class NamespacedSnapshotter:
             return intent, backend_parent
 
         with self._changing(key):
-            row, backend_parent = self._scope.write(work)
+            row, backend_parent = self._scope.change(work)
         if row.commit_key != backend_name:
             self._hold_existing(name)
             raise self._exists(name)
