@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from moorage_api.wire import shim_v3_pb2 as pb
-from moorage_shim import spawning
+from moorage_shim import processes, spawning
 from moorage_shim.keeper import EXIT, SPAWNED
 from moorage_shim.loop import Future, Loop
-from moorage_shim.processes import Command, Forker, Reaper, status_of
+from moorage_shim.processes import Command, Ended, Forker, Reaper, status_of
 from moorage_shim.rest import KeeperLink
 from support.shim import Node, ShimClient, kill, process_spec, workers
 
@@ -124,6 +124,33 @@ class _Told(Reaper):
         self._waiting = {}
         self._strangers = {}
         self._launches = 0
+        self._looking = {}
+        self._seen = set()
+
+
+@pytest.mark.parametrize("visible", [True, False])
+def test_an_end_is_told_once_by_the_kernel_or_by_the_keeper(visible: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop()
+    reaper = _Told(loop)
+    looked: Future[None] = Future(loop)
+
+    def status(pid: int) -> int | None:
+        looked.set(None)
+        return status_of(pid) if visible else None
+
+    monkeypatch.setattr(processes, "status_of", status)
+    with subprocess.Popen(["sh", "-c", "exit 7"]) as process, reaper.launching():
+        end = reaper.watch(process.pid, adopted=True)
+        reaper.look(process.pid)
+        loop.run(looked)
+        assert end.done is visible
+        assert not reaper._looking
+        reaper.ended(process.pid, Ended(7, 1))
+        assert loop.run(end).status == 7
+        assert (end.result().at == 1) is not visible
+        assert not reaper._strangers
+        reaper.look(process.pid)
+        assert not reaper._looking
 
 
 def test_an_end_that_the_keeper_tells_before_the_kernel() -> None:

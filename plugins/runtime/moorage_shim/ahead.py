@@ -99,7 +99,9 @@ class Ahead:
             with reaper.launching():
                 await self._runtime.exec(self._id, f"/proc/{os.getpid()}/fd/{self._read}", launch)
                 pid = read_pid(self._pid_file)
-                return pid, reaper.watch(pid, adopted=True)
+                end = reaper.watch(pid, adopted=True)
+                reaper.look(pid)
+                return pid, end
         except (MoorageError, OSError) as error:
             return error
         finally:

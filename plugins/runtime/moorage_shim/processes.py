@@ -47,15 +47,18 @@ class Reaper:
         self._waiting: dict[int, Future[Ended]] = {}
         self._strangers: dict[int, Ended] = {}
         self._launches = 0
+        # Adopted ones that are looked at here, too, by their pidfd; and those whose end was seen so, and has still to be told.
+        self._looking: dict[int, int] = {}
+        self._seen: set[int] = set()
         self._wakeup, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         loop.watch(self._wakeup, READ, self._on_signal)
 
     @property
-    def fds(self) -> tuple[int, int]:
+    def fds(self) -> tuple[int, ...]:
         """Its own descriptors."""
-        return self._wakeup, self._write
+        return self._wakeup, self._write, *self._looking.values()
 
     @contextmanager
     def launching(self) -> Iterator[None]:
@@ -78,13 +81,48 @@ class Reaper:
             self._waiting[pid] = future
         return future
 
+    def look(self, pid: int) -> None:
+        """Look at an adopted child that is watched for, too, rather than wait for the keeper: that has to get its turn on a
+        processor first."""
+        if pid not in self._waiting:
+            return
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return  # the keeper has reaped it, and tells
+        self._looking[pid] = fd
+        self._loop.watch(fd, READ, lambda _: self._look_at(pid, fd))
+
     def ended(self, pid: int, ended: Ended) -> None:
         """A child has ended."""
+        self._look_away(pid)
+        if pid in self._seen:
+            self._seen.discard(pid)
+            return
         future = self._waiting.pop(pid, None)
         if future is not None:
             future.set(ended)
         elif self._launches:
             self._strangers[pid] = ended
+
+    def _look_at(self, pid: int, fd: int) -> None:
+        """It has ended. Where its status can not be seen, the keeper tells."""
+        now, status = time.time_ns(), status_of(pid)
+        try:
+            # Not reaped even now: so that was its status, and of no other process that has got its pid.
+            signal.pidfd_send_signal(fd, 0)
+        except OSError:
+            status = None
+        self._look_away(pid)
+        if status is not None and pid in self._waiting:
+            self._waiting.pop(pid).set(Ended(status, now))
+            self._seen.add(pid)
+
+    def _look_away(self, pid: int) -> None:
+        fd = self._looking.pop(pid, -1)
+        if fd >= 0:
+            self._loop.unwatch(fd)
+            os.close(fd)
 
     def _on_signal(self, _: int) -> None:
         while read_some(self._wakeup, 4096):
@@ -264,7 +302,12 @@ def parent_of(pid: int) -> int:
 
 
 def status_of(pid: int) -> int | None:
-    """The exit status of a process that has ended and has not been reaped; None for any other."""
+    """The exit status of a process that has ended and has not been reaped; None for any other, and for one whose status this
+    process may not see: that reads as 0. The same right is needed to read which namespaces it had (ptrace(2))."""
+    try:
+        os.readlink(f"/proc/{pid}/ns/user")
+    except OSError:
+        return None
     fields = _stat(pid)
     return exit_status(int(fields[_EXIT_CODE])) if fields and fields[0] == b"Z" else None
 
