@@ -89,10 +89,14 @@ def _state(record: Container, state: State) -> dict[str, Any]:
 
 
 def _health(record: Container, state: State) -> dict[str, Any]:
-    """What docker's `State.Health` has; nothing for a container without a check."""
-    report = health.read_report(record) if health.check_of(record) is not None else None
-    if report is None:
+    """What docker's `State.Health` has; nothing for a container without a check, or one that has never run."""
+    if health.check_of(record) is None:
         return {}
+    report = health.read_report(record)
+    if report is None:
+        if not state.running:
+            return {}
+        report = health.Report(state.pid, 0)  # the daemon is about to begin
     log = [
         {"Start": rfc3339(run.start), "End": rfc3339(run.end), "ExitCode": run.exit_code, "Output": run.output}
         for run in report.log

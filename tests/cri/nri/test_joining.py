@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import threading
 import time
@@ -52,6 +54,21 @@ class TestFirst:
         told = [each.id for part in parts for each in part.containers]
         assert set(told) == containers
         assert len(told) == len(containers)
+
+    def test_what_ends_meanwhile(self, join: Join, pod: Pod) -> None:
+        """The first plugin was told that it runs; so it is told that it ends."""
+        container = pod.start()
+
+        def synchronize(request: pb.SynchronizeRequest) -> pb.SynchronizeResponse:
+            os.kill(pod.cri.pid(container), signal.SIGKILL)
+            while not pod.cri.status(container).finished_at:
+                time.sleep(0.01)
+            return pb.SynchronizeResponse()
+
+        plugin = join(Synchronize=synchronize)
+        plugin.wait_for("StopContainer")
+        pod.cri.remove(container)
+        assert plugin.story(container) == ["StopContainer", "RemoveContainer"]
 
     def test_its_wishes_are_fulfilled(self, join: Join, pod: Pod) -> None:
         container = pod.start()

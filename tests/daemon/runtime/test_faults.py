@@ -20,11 +20,12 @@ from support.runtime import NAMESPACE, World
 
 
 def the_shim(world: World, id: str) -> int:
-    """The pid of a task's shim, even before that of another's is known to the daemon."""
+    """The pid of a task's shim, even before that of another's is known to the daemon; not of the command that began it."""
     endpoint = Bundle(world.task_folder, NAMESPACE, id).endpoint()
     if endpoint is not None and endpoint.bootstrap.pid:
         return endpoint.bootstrap.pid
-    (pid,) = [pid for pid, command in tagged_processes(world.tag).items() if "containerd-shim" in command]
+    commands = {pid: command for pid, command in tagged_processes(world.tag).items() if "containerd-shim" in command}
+    (pid,) = [pid for pid, command in commands.items() if not command.endswith(" start")]
     return pid
 
 

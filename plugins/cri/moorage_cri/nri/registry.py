@@ -56,11 +56,12 @@ class Registry:
         self.chain = Chain(Validator(rules) if rules is not None and rules.enable else None)
         self._background = Background()
         self._server: asyncio.Server | None = None
+        self._joining = 0
 
     @property
     def idle(self) -> bool:
-        """Whether there is nobody to ask or to tell: then nothing of this costs anything."""
-        return self.chain.idle
+        """Whether there is nobody to ask or to tell, not in a moment either: then nothing of this costs anything."""
+        return self.chain.idle and not self._joining
 
     async def start(self, domain: Domain, version: str) -> None:
         """Start the installed plugins and wait until each has joined or failed; then let others connect. `version` is
@@ -149,6 +150,8 @@ class Registry:
 
     async def _synchronize(self, plugin: Plugin) -> list[pb.ContainerUpdate] | None:
         """Tell a plugin of all that there is; from then on it takes part. None where calls that hang prevent it."""
+        # What ends from now on waits at the gate, also if this is the first plugin, and is told to it.
+        self._joining += 1
         try:
             async with self.gate.look(_PATIENCE):
                 updates = await plugin.synchronize(*await self._domain.state())
@@ -156,6 +159,8 @@ class Registry:
                 return updates
         except Busy:
             return None
+        finally:
+            self._joining -= 1
 
     async def _pause(self, plugin: Plugin) -> None:
         try:
