@@ -7,8 +7,8 @@ A plugin of `PluginType.GRPC` has an instance that is a `Service` or a sequence 
 - streamed response: `async def List(self, request, call)` as an async generator
 - streamed request: `request` is an async iterator
 
-Beside a method with a unary request and response there may be one that is not `async`, with `_at_once` after its name: it is
-asked first, and returns None where it would have to wait.
+A method with a unary request and response need not be `async`: one that is not returns the response, or what is to be awaited
+for it. It is called in the turn of the loop in which the request came, and must not wait.
 
 A response is a message of the method's type, or `Encoded`: one that is serialised already.
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, Self
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -134,8 +135,8 @@ class Server:
         requests = _requests(method)
         encode = _encoder(method)
         answer = self._many(function, requests, encode) if method.server_streaming else _one(function, requests, encode)
-        prompt = getattr(implementation, f"{method.name}_at_once", None)
-        at_once = None if prompt is None else _at_once(path, prompt, requests, encode)
+        streams = method.client_streaming or method.server_streaming
+        at_once = None if streams or iscoroutinefunction(function) else _at_once(path, function, requests, encode)
         return Method(method.client_streaming, _answered(path, answer), at_once)
 
     def _many(self, function: Callable[[Any, Any], Any], requests: Requests, encode: Callable[[Any], bytes]) -> Answer:
@@ -163,32 +164,63 @@ Requests = Callable[[Stream], Any]
 Answer = Callable[[Stream, ServerCall], Awaitable[None]]
 
 
-def _one(function: Callable[[Any, Any], Awaitable[Any]], requests: Requests, encode: Callable[[Any], bytes]) -> Answer:
+def _one(function: Callable[[Any, Any], Any], requests: Requests, encode: Callable[[Any], bytes]) -> Answer:
     async def answer(stream: Stream, call: ServerCall) -> None:
-        await stream.respond(encode(await function(requests(stream), call)))
+        response = function(requests(stream), call)
+        await stream.respond(encode(await response if isawaitable(response) else response))
 
     return answer
 
 
+class _TasklessCall:
+    """The end of a call that has no task: errors become its status, as in `_answered`."""
+
+    __slots__ = ("_encode", "_path", "_started", "_stream", "call")
+
+    def __init__(self, path: str, stream: Stream, encode: Callable[[Any], bytes]) -> None:
+        self._path = path
+        self._stream = stream
+        self._encode = encode
+        self._started = time.monotonic()
+        self.call = ServerCall(stream)
+
+    def answer(self, response: Any) -> None:
+        self._stream.respond_soon(self._encode(response))
+        trace_call(self._path, self._started, None, self.call)
+
+    def fail(self, error: Exception) -> None:
+        failure = as_moorage_error(self._path, error)
+        self._stream.finish(failure.code, failure.message)
+        trace_call(self._path, self._started, failure, self.call)
+
+    def end(self, pending: asyncio.Future[Any]) -> None:
+        """Answer with what `pending` has come to."""
+        try:
+            self.answer(pending.result())
+        except asyncio.CancelledError:
+            self.fail(Cancelled("the call was cancelled"))
+        except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
+            self.fail(error)
+
+
 def _at_once(
     path: str, function: Callable[[Any, Any], Any], requests: Requests, encode: Callable[[Any], bytes]
-) -> Callable[[Stream], bool]:
-    """What answers a call in the turn of the loop in which it came, without a task: that saves a quarter of what a small call
-    takes. It returns False, and nothing has happened, where the answer cannot be given or sent without waiting."""
+) -> Callable[[Stream], asyncio.Future[Any] | None]:
+    """What answers a call in the turn of the loop in which it came, or as soon as what the function returned has its result:
+    a task would take a quarter of the time of a small call."""
 
-    def answer(stream: Stream) -> bool:
-        started = time.monotonic()
-        failure: MoorageError | None = None
-        call = ServerCall(stream)
+    def answer(stream: Stream) -> asyncio.Future[Any] | None:
+        taskless = _TasklessCall(path, stream, encode)
         try:
-            response = function(requests(stream), call)
-            if response is None or not stream.respond_at_once(encode(response)):
-                return False
-        except Exception as error:  # noqa: BLE001 - as below
-            failure = as_moorage_error(path, error)
-            stream.finish(failure.code, failure.message)
-        trace_call(path, started, failure, call)
-        return True
+            response = function(requests(stream), taskless.call)
+            if isawaitable(response):
+                pending = asyncio.ensure_future(response)
+                pending.add_done_callback(taskless.end)
+                return pending
+            taskless.answer(response)
+        except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
+            taskless.fail(error)
+        return None
 
     return answer
 

@@ -125,20 +125,45 @@ def test_an_answer_may_be_serialised_already(channel: grpc.Channel, version: Ver
     assert ask(channel) == "ready made"
 
 
-class PromptVersion(Version):
-    """Answers at once, unless the test's answer is to wait."""
+class TasklessVersion:
+    """Answers at once, or with a future or a coroutine, as the test's answer says."""
 
-    def Version_at_once(self, request: Empty, call: Call) -> version_pb2.VersionResponse | None:
+    def __init__(self) -> None:
+        self.answer: Callable[[Call], str] = lambda call: "at once"
+        self.waiting = threading.Event()
+        self.ended = threading.Event()
+
+    def Version(self, request: Empty, call: Call) -> Any:
         answer = self.answer(call)
-        return None if answer == "later" else version_pb2.VersionResponse(version=f"{answer} at once")
+        if answer == "wait":
+            pending = asyncio.get_running_loop().create_future()
+            pending.add_done_callback(lambda done: self.ended.set())
+            self.waiting.set()
+            return pending
+        if answer in ("later", "never"):
+            return self._later(answer)
+        return version_pb2.VersionResponse(version=answer)
+
+    async def _later(self, answer: str) -> version_pb2.VersionResponse:
+        await asyncio.sleep(0)
+        if answer == "never":
+            raise errors.NotFound(answer)
+        return version_pb2.VersionResponse(version=answer)
 
 
 def test_what_need_not_wait_is_answered_at_once(serve: Any) -> None:
-    version = PromptVersion()
+    version = TasklessVersion()
     with serve([Service(VERSION, version)]).channel() as channel:
-        assert ask(channel) == "1 at once"
+        assert ask(channel) == "at once"
         version.answer = lambda call: "later"
         assert ask(channel) == "later"
+        version.answer = lambda call: "never"
+        assert failure(channel) == (grpc.StatusCode.NOT_FOUND, "never")
+        version.answer = lambda call: "wait"
+        pending = version_pb2_grpc.VersionStub(channel).Version.future(Empty())
+        assert version.waiting.wait(10)
+        pending.cancel()
+        assert version.ended.wait(10)
         version.answer = lambda call: call.namespace
         assert failure(channel) == (grpc.StatusCode.FAILED_PRECONDITION, "namespace is required")
 

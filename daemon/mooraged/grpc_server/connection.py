@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from moorage_api.errors import MoorageError, ResourceExhausted
 from mooraged.grpc_server import frames
@@ -54,7 +55,7 @@ class Connection:
         self.output = output
         self.application = application
         self.streams: dict[int, Stream] = {}
-        self.tasks: set[asyncio.Task[None]] = set()  # those of calls that have ended, too, until they have
+        self.tasks: set[asyncio.Future[Any]] = set()  # those of calls that have ended, too, until they have
         self._opening = Opening()
         self._frames = frames.FrameReader(MAX_FRAME)
         self._headers = HeaderReader()
@@ -130,12 +131,16 @@ class Connection:
             del self._resets[next(iter(self._resets))]
 
     def run(self, stream: Stream) -> None:
-        """Start the stream's handler, unless the call can be answered at once: not before the client has said all, since the
-        answer closes the stream."""
+        """Start the stream's handler. One that answers at once, and so closes the stream, waits for the client's last word."""
         at_once = stream.method.at_once
-        if at_once is not None and stream.half_closed and at_once(stream):
-            return
-        task = stream.task = self.application.run(stream)
+        if at_once is None or not stream.half_closed:
+            self.keep(stream, self.application.run(stream))
+        elif (pending := at_once(stream)) is not None:
+            self.keep(stream, pending)
+
+    def keep(self, stream: Stream, task: asyncio.Future[Any]) -> None:
+        """Have the stream wait for this from now on."""
+        stream.task = task
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -25,12 +25,12 @@ _OVERHEAD = 5
 @dataclass(frozen=True, slots=True)
 class Method:
     """What is called by a path. `run` answers the call: it starts with the first request, or with the headers where the
-    client streams. `at_once`, where there is one, is asked before, once the client has ended its side: if it has answered,
-    there is nothing to run."""
+    client streams. `at_once`, where there is one, is called in its place when the client has ended its side: it answers, or
+    returns a future at whose end it will."""
 
     client_streaming: bool
     run: Callable[[Stream], Coroutine[Any, Any, None]]
-    at_once: Callable[[Stream], bool] | None = None
+    at_once: Callable[[Stream], asyncio.Future[Any] | None] | None = None
 
 
 class Stream:
@@ -79,7 +79,7 @@ class Stream:
         self.closed = False
         self.message: Message = b""
         self._requested = False  # whether the request of a client that does not stream is there
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.deadline: float | None = None
         self._announced = False  # whether the response's headers are sent
@@ -203,6 +203,11 @@ class Stream:
         if not self.respond_at_once(message):
             await self.send(message)
             self.finish(Code.OK)
+
+    def respond_soon(self, message: bytes) -> None:
+        """As `respond`, from who cannot wait."""
+        if not self.respond_at_once(message):
+            self._connection.keep(self, asyncio.get_running_loop().create_task(self.respond(message)))
 
     def respond_at_once(self, message: bytes) -> bool:
         """As `respond`; False, and nothing is done, where the message has to wait for the client or the windows."""

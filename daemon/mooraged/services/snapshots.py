@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
 from google.protobuf.empty_pb2 import Empty
@@ -40,33 +40,28 @@ class Snapshots(Handlers):
     times as long (0.1 ms, against 0.02).
     """
 
-    async def Prepare(self, request: pb.PrepareSnapshotRequest, call: Call) -> pb.PrepareSnapshotResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Prepare(request))
+    def Prepare(self, request: pb.PrepareSnapshotRequest, call: Call) -> Awaitable[pb.PrepareSnapshotResponse]:
+        return self._answer(call, request, lambda snapshots: snapshots.Prepare(request))
 
-    async def View(self, request: pb.ViewSnapshotRequest, call: Call) -> pb.ViewSnapshotResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.View(request))
+    def View(self, request: pb.ViewSnapshotRequest, call: Call) -> Awaitable[pb.ViewSnapshotResponse]:
+        return self._answer(call, request, lambda snapshots: snapshots.View(request))
 
-    async def Mounts(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Mounts(request))
-
-    def Mounts_at_once(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse | None:
+    def Mounts(self, request: pb.MountsRequest, call: Call) -> pb.MountsResponse | Awaitable[pb.MountsResponse]:
         snapshotter = self._snapshotter(call, request)
-        return SnapshotAnswers(snapshotter).Mounts(request) if is_prompt(snapshotter) else None
+        answers = SnapshotAnswers(snapshotter)
+        return answers.Mounts(request) if is_prompt(snapshotter) else self._core.run(answers.Mounts, request)
 
-    async def Commit(self, request: pb.CommitSnapshotRequest, call: Call) -> Empty:
-        return await self._answer(call, request, lambda snapshots: snapshots.Commit(request))
+    def Commit(self, request: pb.CommitSnapshotRequest, call: Call) -> Awaitable[Empty]:
+        return self._answer(call, request, lambda snapshots: snapshots.Commit(request))
 
-    async def Remove(self, request: pb.RemoveSnapshotRequest, call: Call) -> Empty:
-        return await self._answer(call, request, lambda snapshots: snapshots.Remove(request))
+    def Remove(self, request: pb.RemoveSnapshotRequest, call: Call) -> Awaitable[Empty]:
+        return self._answer(call, request, lambda snapshots: snapshots.Remove(request))
 
-    async def Stat(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Stat(request))
-
-    def Stat_at_once(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
+    def Stat(self, request: pb.StatSnapshotRequest, call: Call) -> pb.StatSnapshotResponse:
         return SnapshotAnswers(self._snapshotter(call, request)).Stat(request)
 
-    async def Update(self, request: pb.UpdateSnapshotRequest, call: Call) -> pb.UpdateSnapshotResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Update(request))
+    def Update(self, request: pb.UpdateSnapshotRequest, call: Call) -> Awaitable[pb.UpdateSnapshotResponse]:
+        return self._answer(call, request, lambda snapshots: snapshots.Update(request))
 
     async def List(
         self, request: pb.ListSnapshotsRequest, call: Call
@@ -80,21 +75,19 @@ class Snapshots(Handlers):
         for page in await self._answer(call, request, lambda snapshots: snapshots.List(request)):
             yield page
 
-    async def Usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse:
-        return await self._answer(call, request, lambda snapshots: snapshots.Usage(request))
-
-    def Usage_at_once(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse | None:
+    def Usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse | Awaitable[pb.UsageResponse]:
         snapshotter = self._snapshotter(call, request)
+        answers = SnapshotAnswers(snapshotter)
         if is_prompt(snapshotter) and snapshotter.stat(request.key).kind is Kind.COMMITTED:
-            return SnapshotAnswers(snapshotter).Usage(request)
-        return None
+            return answers.Usage(request)
+        return self._core.run(answers.Usage, request)
 
-    async def Cleanup(self, request: pb.CleanupRequest, call: Call) -> Empty:
-        return await self._answer(call, request, lambda snapshots: snapshots.Cleanup(request))
+    def Cleanup(self, request: pb.CleanupRequest, call: Call) -> Awaitable[Empty]:
+        return self._answer(call, request, lambda snapshots: snapshots.Cleanup(request))
 
-    async def _answer(self, call: Call, request: Named, answer: Callable[[SnapshotAnswers], T]) -> T:
+    def _answer(self, call: Call, request: Named, answer: Callable[[SnapshotAnswers], T]) -> Awaitable[T]:
         """The answer, made in a thread."""
-        return await self._core.run(answer, SnapshotAnswers(self._snapshotter(call, request)))
+        return self._core.run(answer, SnapshotAnswers(self._snapshotter(call, request)))
 
     def _snapshotter(self, call: Call, request: Named) -> Snapshotter:
         """The snapshotter that a request names; on the wire, one that is not there is an invalid argument."""

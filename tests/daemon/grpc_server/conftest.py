@@ -73,7 +73,7 @@ class Application:
             "/test/Each": Method(True, self._each),
             "/test/Wait": Method(False, self._wait),
             "/test/Slow": Method(True, self._slow),
-            "/test/Now": Method(False, self._echo, lambda stream: stream.respond_at_once(b"now")),
+            "/test/Now": Method(False, self._echo, lambda stream: stream.respond_soon(b"now")),
         }
         if path not in methods:
             raise Unimplemented(f"unknown {path}")

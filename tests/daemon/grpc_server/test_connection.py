@@ -32,7 +32,7 @@ async def test_a_call_is_one_write(client: Client) -> None:
 
 @pytest.mark.parametrize("ends", ["with the request", "after it", "in vain"])
 async def test_an_answer_at_once(client: Client, application: Application, ends: str) -> None:
-    """When the client has said all; while it does not read, the answer has to wait."""
+    """When the client has said all. While it does not read, the answer waits, and nobody with it."""
     client.wire.paused = ends == "in vain"
     stream = client.call(headers(path="/test/Now"), message(b"x"), end=ends != "after it")
     client.raw(client.h2.data_to_send())
@@ -41,9 +41,9 @@ async def test_an_answer_at_once(client: Client, application: Application, ends:
         client.h2.end_stream(stream)
     client.wire.paused = False
     await client.talk()
-    assert client.received(stream) == message(b"now" if ends == "with the request" else b"x")
+    assert client.received(stream) == message(b"x" if ends == "after it" else b"now")
     assert client.headers(stream)["grpc-status"] == "0"
-    assert len(application.running) == (ends != "with the request")
+    assert len(application.running) == (ends == "after it")
     assert not client.of(h2.events.StreamReset)
     assert not client.server.streams
 
