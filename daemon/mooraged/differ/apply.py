@@ -171,8 +171,10 @@ class _Unpacking(_Extraction):
                 apart=request.apart,
                 helper=Helper() if new and self._helped else None,
             )
+            # Without `sync` it is the snapshotter's commit that brings the files to disk.
+            outlasting = not (request.sync or place.mounted)
             try:
-                with Settling(place.root, wanted=request.settle) as settling:
+                with Settling(place.root, wanted=request.settle, outlasting=outlasting) as settling:
                     self._feed(extractor, settling)
             except Refused:
                 _empty(place.root)

@@ -21,12 +21,17 @@ FILE_STEP = 16 << 20
 class Settling:
     """Syncs the file system of `folder`, again and again, in a thread of its own. Where all goes into one file, `file` is its
     descriptor: that alone is written back, and not waited for, since a sync holds up who writes to the same file. `wanted`
-    False: nothing happens."""
+    False: nothing happens.
 
-    def __init__(self, folder: str, *, file: int = -1, wanted: bool = True) -> None:
+    A sync may outlast the context, with `outlasting`: where the same file system is synced after it, by someone who has had
+    it open since before. That one waits for all that this one does, is told of the same errors, and need not wait to begin.
+    """
+
+    def __init__(self, folder: str, *, file: int = -1, wanted: bool = True, outlasting: bool = False) -> None:
         self._folder = folder
         self._file = file
         self._wanted = wanted
+        self._outlasting = outlasting
         self._step = STEP if file < 0 else FILE_STEP
         self._passed = 0
         self._due = threading.Event()
@@ -50,10 +55,11 @@ class Settling:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for a sync under way. Raises what it failed with: the kernel tells an error of the disk only once."""
+        """Wait for a sync under way, unless it may outlast this. Raises what syncs failed with: the kernel tells an error of
+        the disk only once."""
         self._ended = True
         self._due.set()
-        if self._thread is not None:
+        if self._thread is not None and not (self._outlasting and error is None):
             self._thread.join()
         if self._error is not None and error is None:
             raise self._error

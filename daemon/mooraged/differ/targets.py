@@ -16,11 +16,13 @@ _PLAIN_BIND = frozenset(("bind", "rbind", "rw"))
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A folder to extract into, how it keeps deletions, and the folders below it where it does not hold their files."""
+    """A folder to extract into, how it keeps deletions, and the folders below it where it does not hold their files;
+    `mounted`: it ends with the context."""
 
     root: str
     whiteouts: Whiteouts
     lower: tuple[str, ...] = ()
+    mounted: bool = False
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def target(mounts: Sequence[Mount], scratch: str, *, apart: bool = False) -> Ite
         raise ValueError("a layer can be extracted apart into a plain folder only")
     enter_private_mounts()
     with temporary_mount(mounts, scratch) as root:
-        yield Target(root, PlainWhiteouts())
+        yield Target(root, PlainWhiteouts(), mounted=True)
 
 
 def overlay_option(mount: Mount, key: str) -> str:

@@ -69,11 +69,23 @@ def test_syncs_go_on_beside_the_extraction_one_at_a_time(disk: Disk, tmp_path: P
     assert threading.active_count() == threads
 
 
-def fail(disk: Disk, folder: Path, error: Exception | None = None) -> None:
+def test_a_sync_may_outlast_the_extraction(disk: Disk, tmp_path: Path) -> None:
+    with Settling(str(tmp_path), outlasting=True) as settling:
+        settling.passed(STEP)
+        assert disk.begun.acquire(timeout=PATIENCE)
+        (thread,) = (thread for thread in threading.enumerate() if thread.name == "settle")
+    assert thread.is_alive()
+    disk.may_end.release()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert disk.syncs == 1
+
+
+def fail(disk: Disk, folder: Path, error: Exception | None = None, *, outlasting: bool = False) -> None:
     """Extract beside a sync that fails; the extraction itself ends with `error`."""
     disk.error = OSError(errno.EIO, "the disk is gone")
     disk.may_end.release()
-    with Settling(str(folder)) as settling:
+    with Settling(str(folder), outlasting=outlasting) as settling:
         settling.passed(STEP)
         assert disk.begun.acquire(timeout=PATIENCE)
         if error is not None:
@@ -88,6 +100,13 @@ def test_an_error_of_the_disk_is_not_lost(disk: Disk, tmp_path: Path) -> None:
 def test_what_failed_first_has_the_word(disk: Disk, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no archive"):
         fail(disk, tmp_path, ValueError("no archive"))
+
+
+def test_no_sync_outlasts_an_extraction_that_fails(disk: Disk, tmp_path: Path) -> None:
+    threads = threading.active_count()
+    with pytest.raises(ValueError, match="no archive"):
+        fail(disk, tmp_path, ValueError("no archive"), outlasting=True)
+    assert threading.active_count() == threads
 
 
 def test_one_file_is_written_back_alone(disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
