@@ -21,7 +21,7 @@ _UNKNOWN = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
 class Health:
     """The handlers."""
 
-    async def Check(self, request: pb.HealthCheckRequest, call: Call) -> pb.HealthCheckResponse:
+    def Check(self, request: pb.HealthCheckRequest, call: Call) -> pb.HealthCheckResponse:
         """`NotFound` for any service by name."""
         if request.service != _WHOLE:
             raise NotFound(f"the health of {request.service!r} is not told apart")

@@ -14,7 +14,7 @@ class Version:
     def __init__(self, version: str) -> None:
         self._response = pb.VersionResponse(version=version)
 
-    async def Version(self, request: Empty, call: Call) -> pb.VersionResponse:
+    def Version(self, request: Empty, call: Call) -> pb.VersionResponse:
         return self._response
 
 
