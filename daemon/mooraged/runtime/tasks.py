@@ -20,6 +20,7 @@ from mooraged.runtime.deletion import Deleter
 from mooraged.runtime.processes import ProcessState, Task
 from mooraged.runtime.shim import Shim
 from mooraged.runtime.surroundings import Surroundings
+from mooraged.runtime.ttrpc_client import consumed
 from mooraged.runtime.watcher import Watcher, ask
 
 _ALIVE = frozenset({Status.RUNNING, Status.PAUSING, Status.PAUSED})
@@ -79,7 +80,11 @@ class NamespacedTasks:
         except BaseException:
             end.cancel()
             raise
-        self._watcher.heed(task, process, shim.task.Wait, end)
+        if end.done() and consumed(end) is not None:
+            # A shim that can not be asked before the start.
+            self._watcher.watch(task, process)
+        else:
+            self._watcher.heed(task, process, shim.task.Wait, end)
         return pid
 
     def _prepare_exec(self) -> None:
