@@ -150,17 +150,18 @@ class Registry:
 
     async def _synchronize(self, plugin: Plugin) -> list[pb.ContainerUpdate] | None:
         """Tell a plugin of all that there is; from then on it takes part. None where calls that hang prevent it."""
-        # What ends from now on waits at the gate, also if this is the first plugin, and is told to it.
-        self._joining += 1
         try:
             async with self.gate.look(_PATIENCE):
-                updates = await plugin.synchronize(*await self._domain.state())
-                self.chain.add(plugin)
+                # What ends from now on waits at the gate, also if this is the first plugin, and is told to it.
+                self._joining += 1
+                try:
+                    updates = await plugin.synchronize(*await self._domain.state())
+                    self.chain.add(plugin)
+                finally:
+                    self._joining -= 1
                 return updates
         except Busy:
             return None
-        finally:
-            self._joining -= 1
 
     async def _pause(self, plugin: Plugin) -> None:
         try:
