@@ -17,16 +17,14 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from mooraged.grpc_server import frames
+from mooraged.grpc_server.peer import INITIAL_WINDOW_SIZE
+
 Headers = tuple[tuple[str, str], ...]
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
-_ACK = _END_STREAM = 1
-_END_HEADERS = 4
-_HEAD = struct.Struct(">BHBBI")
 _PREFIX = struct.Struct(">BI")
 # Answers of a whole benchmark, for which no more room is ever given.
-_ROOM = (1 << 31) - 1 - 65535
+_ROOM = frames.WINDOW_MAX - frames.DEFAULT_WINDOW
 _CHUNK = 64 << 10
 
 
@@ -46,9 +44,9 @@ class Connection:
         self._blocks: dict[tuple[str, Headers], bytes] = {}
         self._seconds = seconds
         self._stream = -1
-        self._received = bytearray()
-        settings = _frame(_SETTINGS, 0, 0, struct.pack(">HI", 4, _ROOM))
-        self._socket.sendall(_PREFACE + settings + _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _ROOM)))
+        self._frames = frames.FrameReader(frames.MAX_FRAME_MIN)
+        settings = frames.settings({INITIAL_WINDOW_SIZE: _ROOM})
+        self._socket.sendall(frames.PREFACE + settings + frames.window_update(0, _ROOM))
 
     def close(self) -> None:
         self._socket.close()
@@ -56,18 +54,21 @@ class Connection:
     def call(self, path: str, request: bytes, metadata: Headers) -> bytes:
         """The answer to a request. `CallFailed`."""
         self._stream += 2
-        headers = _frame(_HEADERS, _END_HEADERS, self._stream, self._block(path, metadata))
-        message = _frame(_DATA, _END_STREAM, self._stream, _PREFIX.pack(0, len(request)) + request)
-        self._socket.sendall(headers + message)
+        headers = frames.frame(frames.HEADERS, frames.END_HEADERS, self._stream, self._block(path, metadata))
+        message = _PREFIX.pack(0, len(request)) + request
+        self._socket.sendall(headers + frames.frame(frames.DATA, frames.END_STREAM, self._stream, message))
         answer, trailers = b"", {}
         while "grpc-status" not in trailers:
-            kind, flags, stream, payload = self._frame()
-            if kind == _HEADERS:
-                trailers = dict(self._decoder.decode(payload))
-            elif kind == _DATA:
-                answer += payload
-            else:
-                self._serve(kind, flags, stream, payload)
+            data = self._socket.recv(_CHUNK)
+            if not data:
+                raise CallFailed("the daemon closed the connection")
+            for kind, flags, stream, payload in self._frames.feed(memoryview(data)):
+                if kind == frames.HEADERS:
+                    trailers = dict(self._decoder.decode(bytes(payload)))
+                elif kind == frames.DATA:
+                    answer += payload
+                else:
+                    self._serve(kind, flags, stream, bytes(payload))
         if trailers["grpc-status"] != "0":
             raise CallFailed(f"{path}: {trailers}")
         return answer[_PREFIX.size :]
@@ -85,27 +86,11 @@ class Connection:
                 self._blocks.clear()
         return block
 
-    def _frame(self) -> tuple[int, int, int, bytes]:
-        """The next frame: type, flags, stream and payload."""
-        while True:
-            received = self._received
-            if len(received) >= _HEAD.size:
-                high, low, kind, flags, stream = _HEAD.unpack_from(received)
-                end = _HEAD.size + (high << 16 | low)
-                if len(received) >= end:
-                    payload = bytes(received[_HEAD.size : end])
-                    del received[:end]
-                    return kind, flags, stream, payload
-            data = self._socket.recv(_CHUNK)
-            if not data:
-                raise CallFailed("the daemon closed the connection")
-            received += data
-
     def _serve(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         """What is no part of an answer."""
-        if kind in (_SETTINGS, _PING) and not flags & _ACK:
-            self._socket.sendall(_frame(kind, _ACK, 0, payload if kind == _PING else b""))
-        elif kind in (_RESET, _GOAWAY):
+        if kind in (frames.SETTINGS, frames.PING) and not flags & frames.ACK:
+            self._socket.sendall(frames.frame(kind, frames.ACK, 0, payload if kind == frames.PING else b""))
+        elif kind in (frames.RST_STREAM, frames.GOAWAY):
             raise CallFailed(f"the daemon ended stream {stream or self._stream}: {payload!r}")
 
 
@@ -134,7 +119,3 @@ def _fields(path: str, seconds: int) -> Iterable[tuple[str, str]]:
     yield "content-type", "application/grpc"
     yield "user-agent", "moorage-benchmark"
     yield "grpc-timeout", f"{seconds}S"
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return _HEAD.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
