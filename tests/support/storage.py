@@ -99,7 +99,7 @@ def container(id: str, labels: Labels | None = None, **fields: str) -> Container
 
 
 def layer(view: View, name: str, parent: str = "", labels: Labels | None = None, key: str = "") -> None:
-    """Commit an empty snapshot, which is made under a key that nobody else uses."""
+    """Commit an empty snapshot; those that may make the same one at once have a `key` each."""
     snapshots = view.snapshotter()
     key = key or f"making-{name}"
     snapshots.prepare(key, parent, labels)

@@ -93,10 +93,9 @@ def _health(record: Container, state: State) -> dict[str, Any]:
     if health.check_of(record) is None:
         return {}
     report = health.read_report(record)
-    if report is None:
-        if not state.running:
-            return {}
-        report = health.Report(state.pid, 0)  # the daemon is about to begin
+    if report is None and not state.running:
+        return {}
+    report = report or health.Report(state.pid, 0)  # the daemon is about to begin
     log = [
         {"Start": rfc3339(run.start), "End": rfc3339(run.end), "ExitCode": run.exit_code, "Output": run.output}
         for run in report.log

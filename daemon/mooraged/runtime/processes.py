@@ -109,6 +109,11 @@ class Task:
     leaving: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    async def seen_off(self, exec_id: str) -> None:
+        """Wait until no deletion of an exec of that name is under way."""
+        if exec_id in self.leaving:
+            await asyncio.wait({self.leaving[exec_id]})
+
     def process(self, exec_id: str) -> ProcessState:
         """The first process for an empty `exec_id`. `NotFound`."""
         if not exec_id:

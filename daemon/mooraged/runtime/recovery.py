@@ -62,12 +62,12 @@ class Recovery:
         background."""
         sandboxes = await asyncio.to_thread(_scan, self._around.sandbox_folder)
         tasks = await asyncio.to_thread(_scan, self._around.task_folder)
-        known = [self._take_in(left) for left in tasks]
+        taken = [self._take_in(left) for left in tasks]
         self._known.set()
         await self._around.shims.end_unknown(filter(None, map(_address, [*sandboxes, *tasks])))
         await self._together(sandboxes, [self._sandbox(left) for left in sandboxes])
         await self._together(
-            tasks, [self._reach(task) if task else self._discard(left) for left, task in zip(tasks, known, strict=True)]
+            tasks, [self._reach(task) if task else self._discard(left) for left, task in zip(tasks, taken, strict=True)]
         )
 
     async def _together(self, left: Sequence[_Left], recoveries: Sequence[Coroutine[Any, Any, None]]) -> None:

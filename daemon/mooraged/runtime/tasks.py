@@ -100,8 +100,7 @@ class NamespacedTasks:
     async def exec(self, container_id: str, exec_id: str, spec: TypedValue, stdio: Stdio = Stdio()) -> None:
         check_identifier(exec_id, "exec id")
         task, _, shim = await self._live(container_id)
-        if exec_id in task.leaving:
-            await asyncio.wait({task.leaving[exec_id]})
+        await task.seen_off(exec_id)
         if exec_id in task.execs:
             raise AlreadyExists(f"process {exec_id} of task {container_id} already exists")
         self._prepare_exec()
@@ -216,8 +215,7 @@ class NamespacedTasks:
     async def _find(self, container_id: str, exec_id: str = "") -> tuple[Task, ProcessState]:
         """The process, from memory; one that an earlier daemon added is asked of the shim, once. `NotFound`."""
         task = self._around.ledger.get(self._namespace, container_id)
-        if exec_id in task.leaving:
-            await asyncio.wait({task.leaving[exec_id]})
+        await task.seen_off(exec_id)
         if exec_id and exec_id not in task.execs and task.shim is not None:
             await self._adopt(task, exec_id, task.shim)
         return task, task.process(exec_id)

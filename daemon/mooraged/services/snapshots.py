@@ -72,7 +72,7 @@ class Snapshots(Handlers):
             for encoded in await self._core.run(snapshotter.listed):
                 yield encoded
             return
-        for page in await self._answer(call, request, lambda snapshots: snapshots.List(request)):
+        for page in await self._core.run(SnapshotAnswers(snapshotter).List, request):
             yield page
 
     def Usage(self, request: pb.UsageRequest, call: Call) -> pb.UsageResponse | Awaitable[pb.UsageResponse]:

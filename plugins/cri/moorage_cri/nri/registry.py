@@ -56,7 +56,7 @@ class Registry:
         self.chain = Chain(Validator(rules) if rules is not None and rules.enable else None)
         self._background = Background()
         self._server: asyncio.Server | None = None
-        self._joining = 0
+        self._joining = False  # whether a plugin is being told of all that there is: one at a time
 
     @property
     def idle(self) -> bool:
@@ -153,12 +153,12 @@ class Registry:
         try:
             async with self.gate.look(_PATIENCE):
                 # What ends from now on waits at the gate, also if this is the first plugin, and is told to it.
-                self._joining += 1
+                self._joining = True
                 try:
                     updates = await plugin.synchronize(*await self._domain.state())
                     self.chain.add(plugin)
                 finally:
-                    self._joining -= 1
+                    self._joining = False
                 return updates
         except Busy:
             return None
