@@ -11,7 +11,7 @@ import pytest
 from moorage_api.errors import MoorageError
 from moorage_api.runtime import Status
 from moorage_api.wire import shim_v3_pb2 as pb
-from support.shim import Node, ShimClient, kill
+from support.shim import Node, ShimClient, kill, until
 
 
 def state_of(node: Node, id: str) -> Path:
@@ -65,12 +65,20 @@ async def test_one_that_is_dead_can_not_be_started(node: Node) -> None:
 
 
 async def test_hooks_are_left_to_the_runtime(node: Node) -> None:
+    """Also one that ends without having read the state, which is more here than a pipe takes."""
     path = node.bundle("c", "/bin/sleep", "600")
     config = json.loads((path / "config.json").read_text())
     hook = {"path": "/bin/sh", "args": ["sh", "-c", f"echo called >> {node.folder}/hook"]}
-    config["hooks"] = {"poststart": [hook]}
+    config["annotations"] = {"much": "x" * (1 << 17)}
+    config["hooks"] = {name: [hook] for name in ("createRuntime", "poststart", "poststop")}
     (path / "config.json").write_text(json.dumps(config))
-    client, _ = await created(node, "c")
+    client, pid = await created(node, "c")
     await client.call("Start", pb.StartRequest(id="c"))
-    assert (node.folder / "hook").read_text() == "called\n"
+    assert (node.folder / "hook").read_text() == "called\n" * 2
     assert (await client.call("State", pb.StateRequest(id="c"))).status == Status.RUNNING
+    await until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert "SigIgn:\t0000000000000000\n" in Path(f"/proc/{pid}/status").read_text()
+    kill(pid)
+    await ended(client, "c")
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    assert (node.folder / "hook").read_text() == "called\n" * 3

@@ -26,7 +26,7 @@ import posix, sys
 sys.path.append(sys.argv[1])
 from moorage_shim.spawning import spawn
 output, error = posix.pipe(), posix.pipe()
-program = (sys.argv[2], ("it", *sys.argv[3:]), "/usr", None, (1,), False, False, 300, True)
+program = (sys.argv[2], ("it", *sys.argv[3:]), "/usr", None, (1,), False, False, False, 300, True)
 pid = spawn(program, [output[1], error[1]])
 posix.close(output[1])
 posix.close(error[1])

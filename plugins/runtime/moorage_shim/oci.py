@@ -172,6 +172,9 @@ class OciRuntime:
             sealed=self.direct,
             # Not for an exec, which joins the groups that there are: the mount namespace takes as long as crun itself.
             hidden=self.name == "crun" and step != "exec" and cgroups.is_hybrid(),
+            # crun dies of writing the state to a hook that ends without reading it, though it means to bear that. Containers
+            # have all signals back from crun; runc sees to both itself.
+            deaf=self.name == "crun" and step != "exec",
             oom_score=launch.oom_score if launch else None,
             quick=step == "exec",
         )

@@ -144,9 +144,9 @@ class Command:
 
     One that leaves `orphans` is a child of the keeper, and they become that after it. One that `outlives` the shim is not
     killed with it, and the keeper's as well. One that is `sealed` runs from a copy that nobody can write to, if there is
-    one. `hidden` is the second cgroup hierarchy (`spawning.hide_unified_cgroup`), and `oom_score` the program's, where it
-    is not the shim's. A `quick` one is started without a copy of the keeper, which has then to see to it that it does not
-    outlive the shim: for what takes no longer than that copy.
+    one. `hidden` is the second cgroup hierarchy (`spawning.hide_unified_cgroup`); a `deaf` program ignores SIGPIPE; the
+    `oom_score` is the program's, where it is not the shim's. A `quick` one is started without a copy of the keeper, which
+    has then to see to it that it does not outlive the shim: for what takes no longer than that copy.
     """
 
     argv: Sequence[str]
@@ -157,6 +157,7 @@ class Command:
     outlives: bool = False
     sealed: bool = False
     hidden: bool = False
+    deaf: bool = False
     oom_score: int | None = None
     quick: bool = False
 
@@ -196,7 +197,7 @@ class Forker:
         itself = sealed.find(path) if command.sealed else -1
         if itself >= 0:
             fds[ITSELF] = itself
-        flags = (command.outlives, command.hidden, command.oom_score, command.quick)
+        flags = (command.outlives, command.hidden, command.deaf, command.oom_score, command.quick)
         program: Program = (path, tuple(command.argv), command.cwd, environment, tuple(fds), *flags)
         return await self._start(program, list(fds.values()), adopted=command.orphans or command.outlives)
 
@@ -227,7 +228,7 @@ class Forker:
     async def start_init(self, user: str, timeout: float, what: str) -> int:
         """Start the init of a pod, the first process of a new PID namespace; returns its pid. `user` is the file of the
         user namespace that is to own the new one; empty for that of the shim."""
-        program: Program = ("", (), user, None, (), True, False, None, False)
+        program: Program = ("", (), user, None, (), True, False, False, None, False)
         child, answer = await self._start(program, [], adopted=True)
         try:
             await self._bounded(child.pid, child.ended, timeout, what)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
-Program = tuple[str, tuple[str, ...], str, dict[str, str] | None, tuple[int, ...], bool, bool, int | None, bool]
+Program = tuple[str, tuple[str, ...], str, dict[str, str] | None, tuple[int, ...], bool, bool, bool, int | None, bool]
 """Its path, arguments, folder and environment (None: this process's); the numbers of the descriptors that it has;
-whether it outlives its parent; whether the second cgroup hierarchy is hidden from it (`hide_unified_cgroup`); its OOM
-score, if it is to be another; whether it is started quickly (`_spawn_quickly`).
+whether it outlives its parent; whether the second cgroup hierarchy is hidden from it (`hide_unified_cgroup`); whether it
+ignores SIGPIPE; its OOM score, if it is to be another; whether it is started quickly (`_spawn_quickly`).
 
 `ITSELF` among the numbers is the program's own file, and the path then only its name. An empty path means the init of a
 pod, in the user namespace whose file is the folder, if that is not empty."""
@@ -63,7 +63,7 @@ def _spawn_quickly(program: Program, fds: Sequence[int]) -> int:
     """Start a program without a copy of this process, in a tenth of the time (0.07 ms, not 0.7). But the kernel does not end
     such a program with its parent: keeper and worker do. 0 where it can not be started so; `become` then finds out why,
     and tells."""
-    path, arguments, folder, environment, numbers, _, _, score, _ = program
+    path, arguments, folder, environment, numbers, *_, score, _ = program
     wanted = dict(zip(numbers, fds, strict=False))
     itself = wanted.pop(ITSELF, -1)
     if min(fds) <= _STANDARD[-1] or not set(wanted) <= set(_STANDARD):
@@ -94,7 +94,7 @@ def _encode(text: str) -> bytes:
 
 def become(program: Program, fds: Sequence[int], parent: int) -> NoReturn:
     """In a forked child, which must never return into its parent's code."""
-    path, arguments, folder, environment, numbers, outlives, hidden, score, _ = program
+    path, arguments, folder, environment, numbers, outlives, hidden, deaf, score, _ = program
     *given, report = fds
     try:
         become_child(parent, outlives=outlives)
@@ -104,6 +104,8 @@ def become(program: Program, fds: Sequence[int], parent: int) -> NoReturn:
             set_oom_score(score)
         if hidden:
             hide_unified_cgroup()
+        if deaf:
+            _signal.signal(_signal.SIGPIPE, _signal.SIG_IGN)
         wanted = dict(zip(numbers, given, strict=True))
         itself = wanted.pop(ITSELF, -1)
         if itself >= 0:
