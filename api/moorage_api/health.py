@@ -107,6 +107,11 @@ def check_of(container: Container) -> Healthcheck | None:
         return None
 
 
+def condition_of(container: Container) -> str:
+    """How a container is that runs: what the daemon said last, `starting` before it has, empty without a check."""
+    return "" if check_of(container) is None else container.labels.get(STATUS, STARTING)
+
+
 def read_report(container: Container) -> Report | None:
     """What the last runs gave; None where there were none. Blocks on a small file."""
     try:

@@ -25,7 +25,6 @@ from moorage_api.errors import (
     FailedPrecondition,
     Internal,
     InvalidArgument,
-    MoorageError,
     Unavailable,
     Unimplemented,
 )
@@ -137,7 +136,7 @@ class Server:
         answer = self._many(function, requests, encode) if method.server_streaming else _one(function, requests, encode)
         streams = method.client_streaming or method.server_streaming
         at_once = None if streams or iscoroutinefunction(function) else _at_once(path, function, requests, encode)
-        return Method(method.client_streaming, _answered(path, answer), at_once)
+        return Method(method.client_streaming, _in_a_task(path, answer), at_once)
 
     def _many(self, function: Callable[[Any, Any], Any], requests: Requests, encode: Callable[[Any], bytes]) -> Answer:
         async def answer(stream: Stream, call: ServerCall) -> None:
@@ -172,20 +171,18 @@ def _one(function: Callable[[Any, Any], Any], requests: Requests, encode: Callab
     return answer
 
 
-class _TasklessCall:
-    """The end of a call that has no task: errors become its status, as in `_answered`."""
+class _Answered:
+    """A call on its way to its end, which is told in the log; an error becomes its status."""
 
-    __slots__ = ("_encode", "_path", "_started", "_stream", "call")
+    __slots__ = ("_path", "_started", "_stream", "call")
 
-    def __init__(self, path: str, stream: Stream, encode: Callable[[Any], bytes]) -> None:
+    def __init__(self, path: str, stream: Stream) -> None:
         self._path = path
         self._stream = stream
-        self._encode = encode
         self._started = time.monotonic()
         self.call = ServerCall(stream)
 
-    def answer(self, response: Any) -> None:
-        self._stream.respond_soon(self._encode(response))
+    def succeed(self) -> None:
         trace_call(self._path, self._started, None, self.call)
 
     def fail(self, error: Exception) -> None:
@@ -193,12 +190,30 @@ class _TasklessCall:
         self._stream.finish(failure.code, failure.message)
         trace_call(self._path, self._started, failure, self.call)
 
+    def cancelled(self) -> None:
+        """Whoever cancels a call ends its stream before; what a handler cancels by itself has to be told."""
+        self.fail(Cancelled("the call was cancelled"))
+
+
+class _Taskless(_Answered):
+    """One that is answered without a task."""
+
+    __slots__ = ("_encode",)
+
+    def __init__(self, path: str, stream: Stream, encode: Callable[[Any], bytes]) -> None:
+        super().__init__(path, stream)
+        self._encode = encode
+
+    def answer(self, response: Any) -> None:
+        self._stream.respond_soon(self._encode(response))
+        self.succeed()
+
     def end(self, pending: asyncio.Future[Any]) -> None:
         """Answer with what `pending` has come to."""
         try:
             self.answer(pending.result())
         except asyncio.CancelledError:
-            self.fail(Cancelled("the call was cancelled"))
+            self.cancelled()
         except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
             self.fail(error)
 
@@ -210,7 +225,7 @@ def _at_once(
     a task would take a quarter of the time of a small call."""
 
     def answer(stream: Stream) -> asyncio.Future[Any] | None:
-        taskless = _TasklessCall(path, stream, encode)
+        taskless = _Taskless(path, stream, encode)
         try:
             response = function(requests(stream), taskless.call)
             if isawaitable(response):
@@ -225,25 +240,20 @@ def _at_once(
     return answer
 
 
-def _answered(path: str, answer: Answer) -> Callable[[Stream], Coroutine[Any, Any, None]]:
-    """What runs a call to its end: an error becomes its status."""
+def _in_a_task(path: str, answer: Answer) -> Callable[[Stream], Coroutine[Any, Any, None]]:
+    """What runs a call to its end in a task."""
 
     async def run(stream: Stream) -> None:
-        started = time.monotonic()
-        failure: MoorageError | None = None
-        call = ServerCall(stream)
+        answered = _Answered(path, stream)
         try:
-            await answer(stream, call)
+            await answer(stream, answered.call)
         except asyncio.CancelledError:
-            # Whoever cancels a call ends its stream before; what a handler cancels by itself has to be told.
-            failure = Cancelled("the call was cancelled")
-            stream.finish(failure.code, failure.message)
+            answered.cancelled()
             raise
         except Exception as error:  # noqa: BLE001 - every error ends here and becomes a status
-            failure = as_moorage_error(path, error)
-            stream.finish(failure.code, failure.message)
-        finally:
-            trace_call(path, started, failure, call)
+            answered.fail(error)
+        else:
+            answered.succeed()
 
     return run
 

@@ -90,7 +90,7 @@ def _row(record: Container, state: State, *, no_trunc: bool) -> dict[str, Any]:
         "Command": json.dumps(command if no_trunc else shorten(command, _COMMAND_LENGTH), ensure_ascii=False),
         "CreatedAt": local_time(record.created_at),
         "RunningFor": f"{human_duration(age)} ago",
-        "Status": status_text(state, record.labels.get(health.STATUS, "")),
+        "Status": status_text(state, health.condition_of(record)),
         "State": state.status,
         "Ports": ", ".join(map(str, options.publish)) if options and state.running else "",
         "Names": record.labels.get(labels.NAME, ""),
@@ -141,7 +141,7 @@ def _fits(record: Container, state: State, key: str, value: str) -> bool:
         case "status":
             return state.status == value
         case "health":
-            return state.running and record.labels.get(health.STATUS, "none") == value
+            return state.running and (health.condition_of(record) or "none") == value
         case "exited":
             return state.status == "exited" and str(state.exit_status) == value
         case "network":

@@ -94,9 +94,10 @@ def _encode(text: str) -> bytes:
 
 def become(program: Program, fds: Sequence[int], parent: int) -> NoReturn:
     """In a forked child, which must never return into its parent's code."""
-    path, arguments, folder, environment, numbers, outlives, hidden, deaf, score, _ = program
     *given, report = fds
+    path = ""
     try:
+        path, arguments, folder, environment, numbers, outlives, hidden, deaf, score, _ = program
         become_child(parent, outlives=outlives)
         if not path:
             _start_init(folder, report)

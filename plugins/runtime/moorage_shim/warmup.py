@@ -18,8 +18,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from moorage_shim.spawning import Program
+
 # A function is rewritten for the types that it meets after eight calls.
 _ROUNDS = 12
+_NO_PROGRAM: Program = ("/", ("/",), "/", None, (), False, False, False, None, True)
 
 
 def warm_up(code: list[Part]) -> None:
@@ -51,7 +54,7 @@ def _rest_or_end(channel: _socket.socket) -> NoReturn:
         if size > _ROUNDS:
             channel.send(HEAD.pack(OVER, 0, 0, 0))
             posix._exit(0)
-        program = marshal.dumps(("/", ("/",), "/", None, (), False, False, None, True))
+        program = marshal.dumps(_NO_PROGRAM)
         channel.sendmsg(
             [HEAD.pack(SPAWN, 1, len(program), 0)], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights[0][2][4:])]
         )
