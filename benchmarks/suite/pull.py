@@ -90,6 +90,7 @@ class Side:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     idle: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
 
 
 class Load:
@@ -165,6 +166,12 @@ class Bench:
         with self._ready(side) as (daemon, client):
             side.idle += _versions(daemon.address, lambda: time.sleep(2))
             side.busy += _versions(daemon.address, lambda: _pull(client, self._reference(case.images[0])))
+
+    def latencies_beside(self, side: Side, case: Case) -> None:
+        """The same of a second daemon, which has nothing to do: what the machine makes of a call while it is that busy."""
+        with self._ready(side) as (daemon, client), side.start(daemon.folder / "beside") as idle:
+            _versions(idle.address, lambda: time.sleep(1))
+            side.beside += _versions(idle.address, lambda: _pull(client, self._reference(case.images[0])))
 
     @contextlib.contextmanager
     def _ready(self, side: Side) -> Iterator[tuple[Daemon | Peer, CriClient]]:
@@ -331,6 +338,7 @@ def run(names: str = os.environ.get("PULL_CASES", "")) -> Report:
         for _ in range(LATENCY_ROUNDS):
             for side in bench.sides:
                 bench.latencies(side, cases[0])
+                bench.latencies_beside(side, cases[0])
         wall = statistics.median(sample.seconds for sample in bench.sides[0].samples[cases[0].name])
         return _report(bench, cases, limits.shares(wall) if limits else "")
 
@@ -343,7 +351,8 @@ def _report(bench: Bench, cases: Sequence[Case], limits: str) -> Report:
         f"{ROUNDS} rounds that alternate, each with a daemon that has pulled a small image, on an empty ext4. Both sync each "
         "blob before they give it its name. Moorage also brings the unpacked files to disk before it answers, all it has "
         "acknowledged survives a power cut; containerd does not. CPU and memory: all processes of the daemon. p99 of "
-        "Version during a pull: at most twice that of the idle daemon is aimed for."
+        "Version during a pull: at most twice that of the idle daemon is aimed for; beside it, what a second daemon takes that "
+        "has nothing to do meanwhile, but the same two processors."
         + (
             limits
             and f" What the work of (a) takes alone, one after the other, and its share of Moorage's wall: {limits}."
@@ -360,7 +369,7 @@ def _report(bench: Bench, cases: Sequence[Case], limits: str) -> Report:
             values = [[getattr(sample, part) for sample in samples] for samples in (ours, theirs)]
             target = case.target if part == "seconds" else None
             report.rows.append(Comparison(f"{case.name}: {label}", unit, *values, target=target))
-    for label, which in (("idle", "idle"), ("during a pull", "busy")):
+    for label, which in (("idle", "idle"), ("during a pull", "busy"), ("of an idle daemon beside a pull", "beside")):
         p99 = [[_percentile(getattr(side, which), 0.99) * 1e3] for side in bench.sides]
         report.rows.append(Comparison(f"p99 of Version, {label}", "ms", *p99))
     ratios = [_percentile(side.busy, 0.99) / _percentile(side.idle, 0.99) for side in bench.sides]

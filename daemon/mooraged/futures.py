@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def settle_soon(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
@@ -23,3 +26,21 @@ def _settle(future: asyncio.Future[Any], result: object, error: BaseException | 
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+async def until_it_ends(future: asyncio.Future[T], cancel: Callable[[], object] | None = None) -> T:
+    """What `future` comes to. A caller who is cancelled waits for that, too, after `cancel`: what is going on cannot be left
+    alone, and what it was working on can be cleaned up only then."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if cancel is not None:
+            cancel()
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError:
+                continue
+        if not future.cancelled():
+            future.exception()
+        raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
 import threading
 import traceback
+
+from mooraged.loops import all_tasks
 
 logger = logging.getLogger(__name__)
 _STACK_LINES = 3
@@ -15,7 +16,7 @@ _STACK_LINES = 3
 
 def log_state() -> None:
     """How many tasks, threads and descriptors there are, then where each task and thread stands. Call it on the loop."""
-    tasks = sorted(asyncio.all_tasks(), key=lambda task: task.get_name())
+    tasks = sorted(all_tasks(), key=lambda task: task.get_name())
     frames = sys._current_frames()
     threads = sorted(threading.enumerate(), key=lambda thread: thread.name)
     counts = {"tasks": len(tasks), "threads": len(threads), "descriptors": len(os.listdir("/proc/self/fd"))}

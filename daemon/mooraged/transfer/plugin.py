@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moorage_api.plugin import InitContext, PluginType, Registration, hookimpl
+from mooraged.transfer.apart import TransfersApart
 from mooraged.transfer.config import TransferConfig
 from mooraged.transfer.hosts import seconds
 from mooraged.transfer.service import LocalTransfer
 from mooraged.transfer.verifiers import Bindir, BindirConfig, Gate
 
 
-def init(context: InitContext[TransferConfig]) -> LocalTransfer:
-    service = LocalTransfer(
+def init(context: InitContext[TransferConfig]) -> TransfersApart:
+    engine = LocalTransfer(
         context.config,
         context.get(PluginType.METADATA),
         context.get(PluginType.SERVICE),
         f"moorage/{context.daemon.version}",
         Gate(context.get_all(PluginType.IMAGE_VERIFIER), context.failures(PluginType.IMAGE_VERIFIER)),
     )
-    context.on_stop(service.close)
-    return service
+    transfers = TransfersApart(engine)
+    context.on_stop(transfers.close)
+    return transfers
 
 
 def init_bindir(context: InitContext[BindirConfig]) -> Bindir:

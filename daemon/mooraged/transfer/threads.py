@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, ParamSpec, TypeVar
 
 from moorage_api.errors import Unavailable
+from mooraged.futures import until_it_ends
 from mooraged.yielding import give_way
 
 P = ParamSpec("P")
@@ -26,17 +27,17 @@ class Threads:
     async def run(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `call` in a thread. A cancelled caller waits for its end, which cannot be hurried: what it was working
         on can be cleaned up only then. `Unavailable` when the pool is closed."""
-        return await self._settle(self._submit(call, *args, **kwargs))
+        return await until_it_ends(self._submit(call, *args, **kwargs))
 
     async def obtain(self, call: Callable[[], T], undo: Callable[[T], object]) -> T:
         """As `run`, for a result that someone must give back: if the caller is cancelled meanwhile, `undo(result)` is
         called in its place."""
         future = self._submit(call)
         try:
-            return await self._settle(future)
+            return await until_it_ends(future)
         except asyncio.CancelledError:
             if not future.cancelled() and future.exception() is None:
-                await self._settle(self._submit(undo, future.result()))
+                await until_it_ends(self._submit(undo, future.result()))
             raise
 
     def _submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
@@ -44,20 +45,6 @@ class Threads:
             return asyncio.wrap_future(self._pool.submit(call, *args, **kwargs))
         except RuntimeError:
             raise Unavailable("the daemon is stopping") from None
-
-    @staticmethod
-    async def _settle(future: asyncio.Future[T]) -> T:
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                try:
-                    await asyncio.wait([future])
-                except asyncio.CancelledError:
-                    continue
-            if not future.cancelled():
-                future.exception()
-            raise
 
     def close(self) -> None:
         """Take no more calls; those that run go on to their end, and nobody waits for a long one."""
