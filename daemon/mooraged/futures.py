@@ -10,16 +10,33 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def settle_soon(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    """Have the future's loop end it, with the error if there is one. Nothing where the loop is closed, or whoever waited has
-    given up."""
+class ThreadFuture(asyncio.Future[T]):
+    """What a call in a thread comes to. Whoever has it on the loop may set `deliver`: it is called with the result in that
+    thread, which then need not wait for the loop's turn, and returns what the loop is to do all the same, or None where it
+    has done nothing."""
+
+    deliver: Callable[[T], Callable[[], None] | None] | None = None
+
+
+def settle_soon(
+    future: asyncio.Future[Any],
+    result: object,
+    error: BaseException | None,
+    first: Callable[[], None] | None = None,
+) -> None:
+    """Have the future's loop do `first`, and end the future, with the error if there is one. Nothing where the loop is closed;
+    a future that whoever waited has given up is left as it is."""
     if isinstance(error, StopIteration):
         error = RuntimeError(f"{error!r}")  # which no future takes
     with suppress(RuntimeError):  # the loop is closed
-        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+        future.get_loop().call_soon_threadsafe(_settle, future, result, error, first)
 
 
-def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+def _settle(
+    future: asyncio.Future[Any], result: object, error: BaseException | None, first: Callable[[], None] | None
+) -> None:
+    if first is not None:
+        first()
     if future.done():
         return
     if error is None:

@@ -8,14 +8,13 @@ one that was idle last, whose memory is nearest.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from mooraged.futures import settle_soon
+from mooraged.futures import ThreadFuture, settle_soon
 
 T = TypeVar("T")
 
@@ -27,7 +26,7 @@ class _Job(Generic[T]):
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
-        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.future: ThreadFuture[T] = ThreadFuture()
 
     def perform(self) -> tuple[T | None, BaseException | None]:
         """Make the call: its result, or what it raised."""
@@ -37,8 +36,16 @@ class _Job(Generic[T]):
             return None, error
 
     def tell(self, result: T | None, error: BaseException | None) -> None:
-        """Tell the loop how the call ended."""
-        settle_soon(self.future, result, error)
+        """Pass the result on, if that is wanted here, and tell the loop how the call ended."""
+        first = None
+        # Not kept: what delivers has the future, too.
+        deliver, self.future.deliver = self.future.deliver, None
+        if error is None and deliver is not None:
+            try:
+                first = deliver(cast(T, result))
+            except Exception as failure:  # noqa: BLE001 (as above)
+                error = failure
+        settle_soon(self.future, result, error, first)
 
     def cancel(self) -> None:
         """Have the future cancelled: the call is not made."""
@@ -78,7 +85,7 @@ class Threads:
         self._started = 0
         self._closed = False
 
-    def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
+    def run(self, call: Callable[[], T]) -> ThreadFuture[T]:
         """Have a thread make the call; on an event loop. Cancelled before a thread is free for it, it is not made."""
         job = _Job(call)
         with self._lock:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import threading
 from collections.abc import Callable
 
 from mooraged.grpc_server.application import Application
@@ -35,6 +37,10 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._gone = gone
         self._soon: list[bytes] = []
         self._soon_size = 0
+        # Held while something is sent, which may be by a thread, and while that becomes impossible.
+        self._sending = threading.Lock()
+        self._rest = b""  # of what a thread sent
+        self._lost = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -43,6 +49,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._fd = transport.get_extra_info("socket").fileno()
         transport.set_write_buffer_limits(high=_UNREAD_MAX)
         self._timer = self._loop.call_later(_PREFACE, self._expect_preface)
 
@@ -67,6 +74,8 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self.connection.sender.pump()
 
     def connection_lost(self, error: Exception | None) -> None:
+        with self._sending:  # the descriptor is another's soon
+            self._lost = True
         if self._timer is not None:
             self._timer.cancel()
         self._soon.clear()
@@ -79,8 +88,8 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if self._soon:
             self._soon.append(data)
             self._flush()
-        elif not self._transport.is_closing():  # else asyncio would complain of each write
-            self._transport.write(data)
+        else:
+            self._send(data)
 
     def write_soon(self, data: bytes) -> None:
         if not self._soon:
@@ -90,9 +99,28 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         if self._soon_size > _SOON_MAX:
             self._flush()
 
+    def write_from_thread(self, data: bytes, claim: Callable[[], bool]) -> bool:
+        transport = self._transport
+        with self._sending:
+            if self._lost or self._rest or transport.is_closing() or transport.get_write_buffer_size() or not claim():
+                return False
+            try:
+                sent = os.write(self._fd, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                # The loop is told, too.
+                logger.debug("a client went before its answer", extra={"error": str(error)})
+                return True
+            if sent < len(data):
+                self._rest = data[sent:]
+                self._loop.call_soon_threadsafe(self._send)
+            return True
+
     def close(self) -> None:
         """Close once everything is sent, or when the client has not read it in time."""
         self._flush()
+        self._send()
         self._transport.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -104,8 +132,16 @@ class GrpcProtocol(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         soon, self._soon, self._soon_size = self._soon, [], 0
-        if soon and not self._transport.is_closing():
-            self._transport.write(b"".join(soon))
+        if soon:
+            self._send(b"".join(soon))
+
+    def _send(self, data: bytes = b"") -> None:
+        """Send the rest of what a thread began to, and this."""
+        with self._sending:
+            if self._rest:
+                data, self._rest = self._rest + data, b""
+            if data and not self._transport.is_closing():  # else asyncio would complain of each write
+                self._transport.write(data)
 
     def _expect_preface(self) -> None:
         if not self.connection.opened:

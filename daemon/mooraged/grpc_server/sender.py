@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from mooraged.grpc_server import frames
@@ -30,6 +31,10 @@ class Output(Protocol):
     def write_soon(self, data: bytes) -> None:
         """Send with what else is written before the loop's next turn."""
 
+    def write_from_thread(self, data: bytes, claim: Callable[[], bool]) -> bool:
+        """Send now, from another thread than the loop's, if nothing else waits to be sent and `claim` gives the right to it;
+        else False. From `claim` on, nothing can hinder it but the client's going."""
+
     def close(self) -> None:
         """Send what was written, then close."""
 
@@ -54,6 +59,12 @@ class Sender:
         self._window -= size
         stream.window -= size
         self._chatter.clear()
+
+    def refund(self, stream: Stream, size: int) -> None:
+        """Take back what was counted and not sent."""
+        self._window += size
+        self.widen_stream(stream, size)
+        self.pump()
 
     def send(self, stream: Stream) -> None:
         """Let the stream have its turns until its message is sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # What one message costs beside its bytes: a flood of empty ones must fill the window, too.
 _OVERHEAD = 5
+# Messages of more bytes, with their prefix, are sent by the loop.
+_SMALL = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Stream:
     __slots__ = (
         "_announced",
         "_connection",
+        "_end",
         "_ids",
         "_length",
         "_partial",
@@ -49,6 +53,7 @@ class Stream:
         "_reader",
         "_reading",
         "_requested",
+        "_reserved",
         "_room",
         "_sender",
         "_unsent",
@@ -92,6 +97,9 @@ class Stream:
         self._partial = 0  # bytes of a request that is not whole
         self._prefix = b""
         self._unsent: memoryview | None = None
+        # Where a thread may answer: taken by whoever ends the call; and what is counted in the windows for the answer.
+        self._end: threading.Lock | None = None
+        self._reserved = 0
         # Who waits for a request, and who for a response to be on its way: a handler may do both at a time.
         self._reading: asyncio.Future[None] | None = None
         self._writing: asyncio.Future[None] | None = None
@@ -211,33 +219,51 @@ class Stream:
 
     def respond_at_once(self, message: bytes) -> bool:
         """As `respond`; False, and nothing is done, where the message has to wait for the client or the windows."""
+        self._refund()
         size = self._sendable(message)
-        connection, sender = self._connection, self._sender
-        if self._announced or size > sender.room(self):
+        sender = self._sender
+        if self._announced or size > sender.room(self) or not self._claim():
             return False
         sender.spend(self, size)
-        ids = self._ids
-        parts = (
-            _ANNOUNCE,
-            ids,
-            headers.RESPONSE,
-            size.to_bytes(3, "big"),
-            b"\0\0",
-            ids,
-            PREFIX.pack(0, len(message)),
-            message,
-        )
-        connection.output.write(b"".join((*parts, _FINISH, ids, _FINISHED)))
+        self._connection.output.write(self._only(message, size))
         self._close()
         return True
+
+    def _only(self, message: bytes, size: int) -> bytes:
+        """A response that is one message of `size` bytes with its prefix, from headers to trailers."""
+        ids = self._ids
+        announced = (_ANNOUNCE, ids, headers.RESPONSE)
+        sent = (size.to_bytes(3, "big"), b"\0\0", ids, PREFIX.pack(0, len(message)), message)
+        return b"".join((*announced, *sent, _FINISH, ids, _FINISHED))
+
+    def reserve(self) -> bool:
+        """Let `respond_from_thread` be called; False where the windows are too small for that."""
+        if self._announced or self._sender.room(self) < _SMALL:
+            return False
+        self._sender.spend(self, _SMALL)
+        self._end, self._reserved = threading.Lock(), _SMALL
+        return True
+
+    def respond_from_thread(self, message: bytes) -> bool:
+        """As `respond_at_once`, from another thread than the loop's, for what has been reserved. After it, `conclude` is due on
+        the loop. What else ends the call meanwhile either comes before it, or does nothing."""
+        size = len(message) + PREFIX.size
+        if size > _SMALL or not self._connection.output.write_from_thread(self._only(message, size), self._claim):
+            return False
+        self._reserved -= size
+        return True
+
+    def conclude(self) -> None:
+        """A thread has sent the response."""
+        self._close()
 
     def finish(self, code: Code, message: str = "") -> None:
         """End the call with a status. Where a message is only half sent, the stream is reset instead. Does nothing where the
         call has ended already."""
-        if self.closed:
+        if self.closed or not self._claim():
             return
         if self._unsent is not None and len(self._prefix) < PREFIX.size:
-            self.reset(ErrorCode.CANCEL)
+            self._reset(ErrorCode.CANCEL)
             return
         block = headers.trailers(code, message) if self._announced else headers.unserved(code, message)
         flags = frames.END_HEADERS | frames.END_STREAM
@@ -255,14 +281,17 @@ class Stream:
 
     def reset(self, code: ErrorCode) -> None:
         """End the stream without a status. The handler is not told."""
-        if not self.closed:
-            self._connection.reset(self.id, code)
-            self.half_closed = True  # nothing that still comes is waited for
-            self._close()
+        if not self.closed and self._claim():
+            self._reset(code)
+
+    def _reset(self, code: ErrorCode) -> None:
+        self._connection.reset(self.id, code)
+        self.half_closed = True  # nothing that still comes is waited for
+        self._close()
 
     def abandon(self) -> None:
         """The client has gone, or has reset the stream."""
-        if not self.closed:
+        if not self.closed and self._claim():
             self.half_closed = True
             self._close()
         self.cancel()
@@ -307,9 +336,19 @@ class Stream:
             raise ResourceExhausted(f"Sent message larger than max ({len(message)} vs. {limit})")
         return len(message) + 5
 
+    def _claim(self) -> bool:
+        """Get the right to end the call. Only one gets it, on whichever thread."""
+        return self._end is None or self._end.acquire(blocking=False)
+
+    def _refund(self) -> None:
+        if self._reserved:
+            size, self._reserved = self._reserved, 0
+            self._sender.refund(self, size)
+
     def _close(self) -> None:
         """Forget the stream. The client is asked to send no more if it has not ended its side (RFC 9113, section 8.1)."""
         self.closed = True
+        self._refund()
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
