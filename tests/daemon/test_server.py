@@ -21,6 +21,7 @@ from google.protobuf.empty_pb2 import Empty
 from moorage_api import errors
 from moorage_api.rpc import Call, Encoded, Service
 from moorage_api.wire import content_pb2, content_pb2_grpc, version_pb2, version_pb2_grpc
+from mooraged.core.threads import Threads
 from mooraged.grpc_server import frames
 from mooraged.server import Server, services_of
 
@@ -166,6 +167,83 @@ def test_what_need_not_wait_is_answered_at_once(serve: Any) -> None:
         assert version.ended.wait(10)
         version.answer = lambda call: call.namespace
         assert failure(channel) == (grpc.StatusCode.FAILED_PRECONDITION, "namespace is required")
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    threads = Threads(4, "answers")
+    yield threads
+    threads.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("answers"):
+            thread.join()
+
+
+class ThreadedVersion:
+    """Answers from a thread, when the test lets it, with what the test says."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Event()
+        self.answer = "from a thread"
+
+    def Version(self, request: Empty, call: Call) -> Any:
+        return self._threads.run(self._work)
+
+    def _work(self) -> version_pb2.VersionResponse:
+        self.begun.release()
+        assert self.go.wait(30)
+        if self.answer == "never":
+            raise errors.NotFound(self.answer)
+        return version_pb2.VersionResponse(version=self.answer)
+
+
+def test_a_thread_answers_itself(serve: Any, loop_thread: Any, threads: Threads) -> None:
+    """While the loop is at something else."""
+    version = ThreadedVersion(threads)
+    busy, free = threading.Event(), threading.Event()
+
+    def block() -> None:
+        busy.set()
+        free.wait(30)
+
+    with serve([Service(VERSION, version)]).channel() as channel:
+        stub = version_pb2_grpc.VersionStub(channel)
+        for _ in range(3):
+            pending = stub.Version.future(Empty(), timeout=30)
+            assert version.begun.acquire(timeout=10)
+            loop_thread.loop.call_soon_threadsafe(block)
+            assert busy.wait(10)
+            version.go.set()
+            assert pending.result().version == "from a thread"
+            free.set()
+            for event in (busy, free, version.go):
+                event.clear()
+        version.go.set()
+        version.answer = "never"
+        assert failure(channel) == (grpc.StatusCode.NOT_FOUND, "never")
+        version.answer = "much " * 10_000
+        assert ask(channel) == version.answer
+
+
+def test_many_threads_answer_one_client(serve: Any, threads: Threads) -> None:
+    version = ThreadedVersion(threads)
+    version.go.set()
+    with serve([Service(VERSION, version)]).channel() as channel:
+        stub = version_pb2_grpc.VersionStub(channel)
+        for size in (1, 300, 3000, 30_000):
+            version.answer = "x" * size
+            pending = [stub.Version.future(Empty(), timeout=30) for _ in range(200)]
+            assert {each.result().version for each in pending} == {version.answer}
+
+
+def test_a_deadline_comes_before_a_threads_answer(serve: Any, threads: Threads) -> None:
+    version = ThreadedVersion(threads)
+    with serve([Service(VERSION, version)]).channel() as channel:
+        assert failure(channel, timeout=0.3)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        version.go.set()
+        assert ask(channel) == "from a thread"
 
 
 def test_a_service_under_an_older_name(channel: grpc.Channel) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -88,6 +88,50 @@ async def test_a_call_that_was_given_up_goes_on(threads: Threads) -> None:
         await future
     go.set()
     assert await threads.run(lambda: ended.wait(60))
+
+
+async def test_a_result_is_delivered_where_it_was_made(threads: Threads) -> None:
+    go = threading.Event()
+    done: list[object] = []
+
+    def deliver(result: bool) -> Callable[[], None]:
+        done.append((result, threading.current_thread().name))
+        return lambda: done.append(threading.current_thread().name)
+
+    future = threads.run(go.wait)
+    future.deliver = deliver
+    go.set()
+    assert await future is True
+    assert done == [(True, "few_0"), threading.current_thread().name]
+    assert future.deliver is None
+
+
+async def test_a_delivery_that_fails_is_the_calls_error(threads: Threads) -> None:
+    def deliver(result: bool) -> None:
+        raise ValueError("not deliverable")
+
+    go = threading.Event()
+    future = threads.run(go.wait)
+    future.deliver = deliver
+    go.set()
+    with pytest.raises(ValueError, match="not deliverable"):
+        await future
+
+
+async def test_an_error_is_not_delivered(threads: Threads) -> None:
+    go = threading.Event()
+    delivered: list[object] = []
+
+    def work() -> bool:
+        go.wait()
+        raise ValueError("no")
+
+    future = threads.run(work)
+    future.deliver = delivered.append
+    go.set()
+    with pytest.raises(ValueError, match="no"):
+        await future
+    assert delivered == []
 
 
 async def test_closing_cancels_what_waits_and_leaves_the_rest_to_its_end() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import h2.config
@@ -50,6 +50,12 @@ class Wire:
         self.sent += data
 
     write_soon = write
+
+    def write_from_thread(self, data: bytes, claim: Callable[[], bool]) -> bool:
+        if self.paused or not claim():
+            return False
+        self.write(data)
+        return True
 
     def close(self) -> None:
         self.closed = True
