@@ -10,13 +10,15 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
+import grpc
 import hpack
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from moorage_api.remote.channel import Channel
 from mooraged.grpc_server import frames
 from mooraged.grpc_server.peer import INITIAL_WINDOW_SIZE
 
@@ -108,6 +110,44 @@ class Service:
         call = lambda request, metadata: parse(self._connection.call(path, request.SerializeToString(), metadata))  # noqa: E731
         setattr(self, name, call)
         return call
+
+
+class LeanChannel(Channel):
+    """A channel of the clients in `moorage_api.remote`, for one thread: its unary calls go over a `Connection`, streams as ever.
+    `CallFailed` for errors of the daemon."""
+
+    def __init__(self, name: str, address: str, *, timeout: int, namespace: str) -> None:
+        super().__init__(name, address, timeout=timeout, namespace=namespace)
+        self._connection = Connection(address, timeout)
+        self._streaming = self.grpc
+        self.grpc = cast(grpc.Channel, _Unary(self._connection, self._streaming))
+
+    def close(self) -> None:
+        self._connection.close()
+        self._streaming.close()
+
+
+class _Unary:
+    """What stubs need of grpcio's channel, of which all that is not unary is `streaming`'s."""
+
+    def __init__(self, connection: Connection, streaming: grpc.Channel) -> None:
+        self._connection = connection
+        self._streaming = streaming
+
+    def unary_unary(
+        self,
+        path: str,
+        request_serializer: Callable[[Message], bytes],
+        response_deserializer: Callable[[bytes], Any],
+        **_: Any,
+    ) -> Callable[..., Any]:
+        def call(request: Message, timeout: float, metadata: Headers) -> Any:
+            return response_deserializer(self._connection.call(path, request_serializer(request), metadata))
+
+        return call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._streaming, name)
 
 
 def _fields(path: str, seconds: int) -> Iterable[tuple[str, str]]:

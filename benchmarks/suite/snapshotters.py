@@ -23,6 +23,7 @@ from moorage_api.types import Descriptor
 from moorage_api.wire import diff_pb2, leases_pb2
 from moorage_api.wire.diff_pb2_grpc import DiffStub
 from moorage_api.wire.leases_pb2_grpc import LeasesStub
+from suite.calls import LeanChannel
 from suite.layers import Layer
 from suite.report import Comparison, Report
 from support.daemon import Daemon
@@ -35,6 +36,7 @@ DEPTH = 100
 WIDTH = 1000
 FILES = 20
 LAYER = Layer("unpacked", 5000, 60 << 20)
+_SECONDS = 120
 TAR = "application/vnd.oci.image.layer.v1.tar"
 # Neither daemon's collector is to take what nobody refers to.
 KEPT = {"containerd.io/gc.root": "benchmark"}
@@ -129,10 +131,12 @@ class Side:
 
 
 def _side(stack: ExitStack, name: str, daemon: Daemon | Peer) -> Side:
-    channel = Channel(name, daemon.address, timeout=120, namespace="bench")
+    channel = Channel(name, daemon.address, timeout=_SECONDS, namespace="bench")
     stack.callback(channel.close)
+    lean = LeanChannel(name, daemon.address, timeout=_SECONDS, namespace="bench")
+    stack.callback(lean.close)
     width = WIDTH // 10 if name == "native" else WIDTH
-    return Side(channel, RemoteSnapshotter(channel, name), RemoteContentStore(channel), width)
+    return Side(channel, RemoteSnapshotter(lean, name), RemoteContentStore(channel), width)
 
 
 def _put(side: Side, data: bytes) -> Descriptor:
@@ -148,8 +152,9 @@ def run() -> Report:
     """Rounds that alternate between the daemons, for each snapshotter in turn; erofs beside overlayfs, there and here."""
     report = Report(
         "Snapshotters",
-        f"{ROUNDS} alternating rounds through each daemon's gRPC socket by one client; {SINGLES} single operations a round; "
-        f"a base of {FILES} small files. Milliseconds for one operation. Unpack: a layer of {LAYER.files} files and "
+        f"{ROUNDS} alternating rounds through each daemon's gRPC socket by one client, which takes some 0.06 ms of a call "
+        f"itself; {SINGLES} single operations a round; a base of {FILES} small files. Milliseconds for one "
+        f"operation. Unpack: a layer of {LAYER.files} files and "
         f"{LAYER.size >> 20} MiB, applied and committed. Between turns each daemon "
         "collects its garbage, and all comes to disk. Moorage syncs a snapshot's files before a commit is answered; "
         "containerd leaves them to the kernel. Snapshots that are committed one by one, or as a tower, have nothing in them: "

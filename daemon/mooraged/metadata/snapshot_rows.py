@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, text, union_all, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    bindparam,
+    delete,
+    exists,
+    insert,
+    literal_column,
+    select,
+    text,
+    union_all,
+    update,
+)
 
 from moorage_api.snapshots import Info, Kind
 from mooraged.metadata import schema
@@ -51,6 +63,24 @@ DELETE = Statement(delete(_table).where(*_this))
 SET_LABELS = Statement(update(_table).where(*_this), ("labels", "updated_at"))
 INTENT = ("commit_name", "commit_key", "commit_labels")
 SET_INTENT = Statement(update(_table).where(*_this), INTENT)
+# The same, of a row that may be committed under a name that is free, and the row as it is then: one statement in place of the
+# three that find out why not.
+_other = _table.alias()
+_others = (_other.c.namespace == bindparam("at_namespace"), _other.c.snapshotter == bindparam("at_snapshotter"))
+_target: BindParameter[str] = bindparam("at_target")
+INTEND = Query(
+    update(_table)
+    .where(
+        *_this,
+        _table.c.kind == Kind.ACTIVE.value,
+        _table.c.commit_name == "",
+        ~exists().where(*_others, _other.c.name == _target),
+        ~exists().where(*_others, _other.c.commit_name == _target, _other.c.commit_name != literal_column("''")),
+    )
+    .returning(*(_table.c[name] for name in SnapshotRow._fields)),
+    SnapshotRow,
+    INTENT,
+)
 SET_PARENT = Statement(update(_table).where(*_this), ("parent",))
 FINISH = Statement(
     update(_table).where(*_this).values(kind=Kind.COMMITTED.value, commit_name="", commit_key="", commit_labels={}),

@@ -281,7 +281,14 @@ class NamespacedSnapshotter:
         Returns the row, and the backend's key of that parent.
         """
 
+        wanted: dict[str, Any] = {"commit_name": name, "commit_key": backend_name, "commit_labels": labels}
+        place = {**self._here, "at_name": key, "at_target": name}
+
         def work(connection: Connection) -> tuple[rows.SnapshotRow, str]:
+            row = None if parent else rows.INTEND.first(connection, {**place, **wanted})
+            if row is not None:
+                self._hold(connection, name)
+                return row, ""
             row = self._get(connection, key)
             if row is None:
                 raise self._missing(key)
@@ -294,9 +301,7 @@ class NamespacedSnapshotter:
             if parent and row.parent not in ("", parent):
                 raise InvalidArgument(f"snapshot {key!r} stands on {row.parent!r}, not on {parent!r}")
             backend_parent = self._parent_key(connection, parent)
-            intent = row._replace(
-                commit_name=name, commit_key=backend_name, commit_labels=labels, parent=parent or row.parent
-            )
+            intent = row._replace(**wanted, parent=parent or row.parent)
             # Now, for the result may be found out by a start that knows no lease.
             self._hold(connection, name)
             self._write_intent(connection, row, intent)

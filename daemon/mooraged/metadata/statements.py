@@ -54,11 +54,11 @@ class Statement:
 class Query(Statement, Generic[R]):
     """A statement with rows, each made by `row` of its columns."""
 
-    def __init__(self, statement: Selection, row: Callable[..., R]) -> None:
-        super().__init__(statement)
+    def __init__(self, statement: Selection | Update, row: Callable[..., R], columns: Sequence[str] = ()) -> None:
+        super().__init__(statement, columns)
         self._row = row
         self._decoders: list[tuple[int, _Convert]] = []
-        for number, column in enumerate(statement.selected_columns):
+        for number, column in enumerate(statement.exported_columns):
             decode = column.type.dialect_impl(_dialect).result_processor(_dialect, None)
             if decode is not None:
                 self._decoders.append((number, decode))
