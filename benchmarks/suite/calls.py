@@ -14,17 +14,15 @@ from typing import Any, cast
 
 import grpc
 import hpack
-from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
-from google.protobuf.message_factory import GetMessageClass
 
 from moorage_api.remote.channel import Channel
 from mooraged.grpc_server import frames
+from mooraged.grpc_server.messages import PREFIX
 from mooraged.grpc_server.peer import INITIAL_WINDOW_SIZE
 
 Headers = tuple[tuple[str, str], ...]
 
-_PREFIX = struct.Struct(">BI")
 # Answers of a whole benchmark, for which no more room is ever given.
 _ROOM = frames.WINDOW_MAX - frames.DEFAULT_WINDOW
 _CHUNK = 64 << 10
@@ -57,7 +55,7 @@ class Connection:
         """The answer to a request. `CallFailed`."""
         self._stream += 2
         headers = frames.frame(frames.HEADERS, frames.END_HEADERS, self._stream, self._block(path, metadata))
-        message = _PREFIX.pack(0, len(request)) + request
+        message = PREFIX.pack(0, len(request)) + request
         self._socket.sendall(headers + frames.frame(frames.DATA, frames.END_STREAM, self._stream, message))
         answer, trailers = b"", {}
         while "grpc-status" not in trailers:
@@ -73,7 +71,7 @@ class Connection:
                     self._serve(kind, flags, stream, bytes(payload))
         if trailers["grpc-status"] != "0":
             raise CallFailed(f"{path}: {trailers}")
-        return answer[_PREFIX.size :]
+        return answer[PREFIX.size :]
 
     def _block(self, path: str, metadata: Headers) -> bytes:
         """The same call is the same bytes, as long as HPACK's table is the same."""
@@ -96,22 +94,6 @@ class Connection:
             raise CallFailed(f"the daemon ended stream {stream or self._stream}: {payload!r}")
 
 
-class Service:
-    """The unary methods of a service, by their names: `tasks.Start(request, metadata)`."""
-
-    def __init__(self, connection: Connection, descriptor: ServiceDescriptor) -> None:
-        self._connection = connection
-        self._descriptor = descriptor
-
-    def __getattr__(self, name: str) -> Callable[[Message, Headers], Any]:
-        method = self._descriptor.methods_by_name[name]
-        path = f"/{self._descriptor.full_name}/{name}"
-        parse = GetMessageClass(method.output_type).FromString
-        call = lambda request, metadata: parse(self._connection.call(path, request.SerializeToString(), metadata))  # noqa: E731
-        setattr(self, name, call)
-        return call
-
-
 class LeanChannel(Channel):
     """A channel of the clients in `moorage_api.remote`, for one thread: its unary calls go over a `Connection`, streams as ever.
     `CallFailed` for errors of the daemon."""
@@ -120,15 +102,20 @@ class LeanChannel(Channel):
         super().__init__(name, address, timeout=timeout, namespace=namespace)
         self._connection = Connection(address, timeout)
         self._streaming = self.grpc
-        self.grpc = cast(grpc.Channel, _Unary(self._connection, self._streaming))
+        self.grpc = lean(self._connection, self._streaming)
 
     def close(self) -> None:
         self._connection.close()
         self._streaming.close()
 
 
+def lean(connection: Connection, streaming: grpc.Channel) -> grpc.Channel:
+    """A channel for stubs, of which all that is not unary is `streaming`'s."""
+    return cast(grpc.Channel, _Unary(connection, streaming))
+
+
 class _Unary:
-    """What stubs need of grpcio's channel, of which all that is not unary is `streaming`'s."""
+    """Its calls take a `timeout`, as grpcio's do; it is the connection's that holds."""
 
     def __init__(self, connection: Connection, streaming: grpc.Channel) -> None:
         self._connection = connection
@@ -141,7 +128,7 @@ class _Unary:
         response_deserializer: Callable[[bytes], Any],
         **_: Any,
     ) -> Callable[..., Any]:
-        def call(request: Message, timeout: float, metadata: Headers) -> Any:
+        def call(request: Message, metadata: Headers, timeout: float = 0) -> Any:
             return response_deserializer(self._connection.call(path, request_serializer(request), metadata))
 
         return call

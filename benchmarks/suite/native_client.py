@@ -20,16 +20,20 @@ from moorage_api.oci import spec as oci
 from moorage_api.types import TypedValue
 from moorage_api.wire import (
     containers_pb2,
+    containers_pb2_grpc,
     content_pb2,
     content_pb2_grpc,
     events_pb2,
     events_pb2_grpc,
     leases_pb2,
+    leases_pb2_grpc,
     runc_options_pb2,
     snapshots_pb2,
+    snapshots_pb2_grpc,
     tasks_pb2,
+    tasks_pb2_grpc,
 )
-from suite.calls import Connection, Service
+from suite.calls import Connection, lean
 
 CHUNK = 1 << 20
 """Bytes in a message of `Content.Write`, which is what Go clients send."""
@@ -48,12 +52,13 @@ class NativeClient:
         self._connection = Connection(address, _SECONDS)
         self._folder = folder
         self._chain_id = chain_id
-        self._containers = Service(self._connection, containers_pb2.DESCRIPTOR.services_by_name["Containers"])
+        unary = lean(self._connection, self._channel)
+        self._containers = containers_pb2_grpc.ContainersStub(unary)
         self._content = content_pb2_grpc.ContentStub(self._channel)
         self._events = events_pb2_grpc.EventsStub(self._channel)
-        self._leases = Service(self._connection, leases_pb2.DESCRIPTOR.services_by_name["Leases"])
-        self._snapshots = Service(self._connection, snapshots_pb2.DESCRIPTOR.services_by_name["Snapshots"])
-        self._tasks = Service(self._connection, tasks_pb2.DESCRIPTOR.services_by_name["Tasks"])
+        self._leases = leases_pb2_grpc.LeasesStub(unary)
+        self._snapshots = snapshots_pb2_grpc.SnapshotsStub(unary)
+        self._tasks = tasks_pb2_grpc.TasksStub(unary)
         self.use("runc")
 
     def __enter__(self) -> Self:
@@ -68,11 +73,11 @@ class NativeClient:
     @contextlib.contextmanager
     def lease(self) -> Iterator[None]:
         """Keep what is made meanwhile from collection, as every client does."""
-        self._leases.Create(leases_pb2.CreateRequest(id="bench"), self.headers)
+        self._leases.Create(leases_pb2.CreateRequest(id="bench"), metadata=self.headers)
         plain, self.headers = self.headers, (*self.headers, ("containerd-lease", "bench"))
         yield
         self.headers = plain
-        self._leases.Delete(leases_pb2.DeleteRequest(id="bench", sync=True), plain)
+        self._leases.Delete(leases_pb2.DeleteRequest(id="bench", sync=True), metadata=plain)
 
     def use(self, runtime: str) -> None:
         """Have that OCI runtime run the containers made from now on."""
@@ -83,7 +88,7 @@ class NativeClient:
         """A snapshot, a container on it, and its task, not started. Returns the client's ends of its standard input and
         output, which the caller closes."""
         prepare = snapshots_pb2.PrepareSnapshotRequest(snapshotter="overlayfs", key=id, parent=self._chain_id)
-        mounts = self._snapshots.Prepare(prepare, self.headers).mounts
+        mounts = self._snapshots.Prepare(prepare, metadata=self.headers).mounts
         container = containers_pb2.Container(
             id=id,
             snapshotter="overlayfs",
@@ -91,14 +96,14 @@ class NativeClient:
             runtime=containers_pb2.Container.Runtime(name="io.containerd.runc.v2", options=self._runtime),
             spec=_message(oci.encode(oci.default_spec(args=args, cgroups_path=f"/bench/{id}"))),
         )
-        self._containers.Create(containers_pb2.CreateContainerRequest(container=container), self.headers)
+        self._containers.Create(containers_pb2.CreateContainerRequest(container=container), metadata=self.headers)
         streams = self._fifo(id, "in", os.O_RDWR), self._fifo(id, "out", os.O_RDONLY | os.O_NONBLOCK)
         os.set_blocking(streams[1], True)
         stdin, stdout = (str(self._folder / f"{id}-{name}") for name in ("in", "out"))
         task = tasks_pb2.CreateTaskRequest(
             container_id=id, rootfs=mounts, stdin=stdin, stdout=stdout, stderr=stdout, options=self._runtime
         )
-        self._tasks.Create(task, self.headers)
+        self._tasks.Create(task, metadata=self.headers)
         return streams
 
     def _fifo(self, id: str, name: str, flags: int) -> int:
@@ -107,24 +112,26 @@ class NativeClient:
         return os.open(path, flags | os.O_CLOEXEC)
 
     def start(self, id: str) -> None:
-        self._tasks.Start(tasks_pb2.StartRequest(container_id=id), self.headers)
+        self._tasks.Start(tasks_pb2.StartRequest(container_id=id), metadata=self.headers)
 
     def wait(self, id: str, exec_id: str = "") -> None:
         request = tasks_pb2.WaitRequest(container_id=id, exec_id=exec_id)
-        status = self._tasks.Wait(request, self.headers).exit_status
+        status = self._tasks.Wait(request, metadata=self.headers).exit_status
         if status and not exec_id:
             raise RuntimeError(f"{id} exited {status}")
 
     def remove(self, id: str) -> None:
         """All that `create` made."""
-        self._tasks.Delete(tasks_pb2.DeleteTaskRequest(container_id=id), self.headers)
-        self._snapshots.Remove(snapshots_pb2.RemoveSnapshotRequest(snapshotter="overlayfs", key=id), self.headers)
-        self._containers.Delete(containers_pb2.DeleteContainerRequest(id=id), self.headers)
+        self._tasks.Delete(tasks_pb2.DeleteTaskRequest(container_id=id), metadata=self.headers)
+        self._snapshots.Remove(
+            snapshots_pb2.RemoveSnapshotRequest(snapshotter="overlayfs", key=id), metadata=self.headers
+        )
+        self._containers.Delete(containers_pb2.DeleteContainerRequest(id=id), metadata=self.headers)
         for name in ("in", "out"):
             (self._folder / f"{id}-{name}").unlink()
 
     def kill(self, id: str) -> None:
-        self._tasks.Kill(tasks_pb2.KillRequest(container_id=id, signal=9), self.headers)
+        self._tasks.Kill(tasks_pb2.KillRequest(container_id=id, signal=9), metadata=self.headers)
         with contextlib.suppress(RuntimeError):
             self.wait(id)
 
@@ -140,10 +147,12 @@ class NativeClient:
     def execute(self, id: str, exec_id: str, *args: str) -> None:
         """One more process in a running task, to its end."""
         request = tasks_pb2.ExecProcessRequest(container_id=id, exec_id=exec_id, spec=_process(args))
-        self._tasks.Exec(request, self.headers)
-        self._tasks.Start(tasks_pb2.StartRequest(container_id=id, exec_id=exec_id), self.headers)
+        self._tasks.Exec(request, metadata=self.headers)
+        self._tasks.Start(tasks_pb2.StartRequest(container_id=id, exec_id=exec_id), metadata=self.headers)
         self.wait(id, exec_id)
-        self._tasks.DeleteProcess(tasks_pb2.DeleteProcessRequest(container_id=id, exec_id=exec_id), self.headers)
+        self._tasks.DeleteProcess(
+            tasks_pb2.DeleteProcessRequest(container_id=id, exec_id=exec_id), metadata=self.headers
+        )
 
     def write(self, data: bytes) -> str:
         """Store a blob of these bytes; returns its digest."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from moorage_api.errors import Unavailable
 from mooraged.futures import settle_soon, until_it_ends
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
@@ -73,9 +74,15 @@ class LoopThread:
         await self._stopped.wait()
 
 
-async def on_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-    """What `work` comes to on another thread's loop. A cancelled caller cancels it."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+async def on_loop(
+    loop: asyncio.AbstractEventLoop, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """What `call` comes to, which is made and awaited on another thread's loop. A cancelled caller cancels it."""
+
+    async def work() -> T:
+        return await call(*args, **kwargs)
+
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
 
 def all_tasks() -> set[asyncio.Task[Any]]:

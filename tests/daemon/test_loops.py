@@ -48,7 +48,7 @@ async def test_what_was_made_here_is_used_here(thread: LoopThread) -> None:
     here = asyncio.get_running_loop()
 
     async def there() -> str:
-        return (await on_loop(here, where()))[0]
+        return (await on_loop(here, where))[0]
 
     assert await thread.run(there()) == threading.current_thread().name
 

@@ -8,7 +8,6 @@ for what they have missed.
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 import time
 from collections import deque
@@ -137,7 +136,6 @@ class Reader:
         self._exchange.remove(self)
 
 
-@functools.lru_cache(1024)
 def check_topic(topic: str) -> str:
     """Return `topic` if it is a slash and identifiers with slashes between them, else raise `InvalidArgument`."""
     if not topic.startswith("/"):

@@ -37,10 +37,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self._gone = gone
         self._soon: list[bytes] = []
         self._soon_size = 0
-        # Held while something is sent, which may be by a thread, and while that becomes impossible.
+        # Held while something is sent, which may be by a thread.
         self._sending = threading.Lock()
         self._rest = b""  # of what a thread sent
-        self._lost = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -74,8 +73,8 @@ class GrpcProtocol(asyncio.BufferedProtocol):
         self.connection.sender.pump()
 
     def connection_lost(self, error: Exception | None) -> None:
-        with self._sending:  # the descriptor is another's soon
-            self._lost = True
+        with self._sending:  # who writes has to be done with the descriptor, which is another's soon
+            self._rest = b""
         if self._timer is not None:
             self._timer.cancel()
         self._soon.clear()
@@ -102,7 +101,7 @@ class GrpcProtocol(asyncio.BufferedProtocol):
     def write_from_thread(self, data: bytes, claim: Callable[[], bool]) -> bool:
         transport = self._transport
         with self._sending:
-            if self._lost or self._rest or transport.is_closing() or transport.get_write_buffer_size() or not claim():
+            if self._rest or transport.is_closing() or transport.get_write_buffer_size() or not claim():
                 return False
             try:
                 sent = os.write(self._fd, data)
@@ -114,13 +113,12 @@ class GrpcProtocol(asyncio.BufferedProtocol):
                 return True
             if sent < len(data):
                 self._rest = data[sent:]
-                self._loop.call_soon_threadsafe(self._send)
+                self._loop.call_soon_threadsafe(self._flush)
             return True
 
     def close(self) -> None:
         """Close once everything is sent, or when the client has not read it in time."""
         self._flush()
-        self._send()
         self._transport.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -132,10 +130,9 @@ class GrpcProtocol(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         soon, self._soon, self._soon_size = self._soon, [], 0
-        if soon:
-            self._send(b"".join(soon))
+        self._send(b"".join(soon))
 
-    def _send(self, data: bytes = b"") -> None:
+    def _send(self, data: bytes) -> None:
         """Send the rest of what a thread began to, and this."""
         with self._sending:
             if self._rest:

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import (
-    BindParameter,
-    Connection,
-    bindparam,
-    delete,
-    exists,
-    insert,
-    literal_column,
-    select,
-    text,
-    union_all,
-    update,
-)
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, text, union_all, update
 
 from moorage_api.snapshots import Info, Kind
 from mooraged.metadata import schema
@@ -46,7 +34,8 @@ _table = schema.snapshots
 _here = (_table.c.namespace == bindparam("at_namespace"), _table.c.snapshotter == bindparam("at_snapshotter"))
 _name: BindParameter[str] = bindparam("at_name")
 _this = (*_here, _table.c.name == _name)
-_rows = select(*(_table.c[name] for name in SnapshotRow._fields))
+_columns = [_table.c[name] for name in SnapshotRow._fields]
+_rows = select(*_columns)
 
 GET = Query(_rows.where(*_this), SnapshotRow)
 LISTED = Query(
@@ -61,41 +50,39 @@ CHILD = Query(select(_table.c.name).where(*_here, _table.c.parent == _name).limi
 INSERT = Statement(insert(_table), SnapshotRow._fields[:9])
 DELETE = Statement(delete(_table).where(*_this))
 SET_LABELS = Statement(update(_table).where(*_this), ("labels", "updated_at"))
-INTENT = ("commit_name", "commit_key", "commit_labels")
-SET_INTENT = Statement(update(_table).where(*_this), INTENT)
-# The same, of a row that may be committed under a name that is free, and the row as it is then: one statement in place of the
-# three that find out why not.
-_other = _table.alias()
-_others = (_other.c.namespace == bindparam("at_namespace"), _other.c.snapshotter == bindparam("at_snapshotter"))
+_NO_INTENT = {"commit_name": "", "commit_key": "", "commit_labels": {}}
+FORGET_INTENT = Statement(update(_table).where(*_this).values(_NO_INTENT))
+SET_PARENT = Statement(update(_table).where(*_this), ("parent",))
+FINISH = Statement(
+    update(_table).where(*_this).values(kind=Kind.COMMITTED.value, **_NO_INTENT),
+    ("name", "backend_key", "labels", "created_at", "updated_at"),
+)
+
+# Who has a name, or will have it by a commit under way. One search in an index each; as alternatives of one search, all rows
+# of the snapshotter would be looked through. That the intent is not empty has to be said: the index has no others.
+_other = _table.alias("other")
+_holder = select(_other.c.name).where(
+    _other.c.namespace == bindparam("at_namespace"), _other.c.snapshotter == bindparam("at_snapshotter")
+)
 _target: BindParameter[str] = bindparam("at_target")
+_holders = (
+    _holder.where(_other.c.name == _target),
+    _holder.where(_other.c.commit_name == _target, text("other.commit_name != ''")),
+)
+_taken = Query(union_all(*_holders).limit(1), str)
 INTEND = Query(
     update(_table)
     .where(
         *_this,
         _table.c.kind == Kind.ACTIVE.value,
         _table.c.commit_name == "",
-        ~exists().where(*_others, _other.c.name == _target),
-        ~exists().where(*_others, _other.c.commit_name == _target, _other.c.commit_name != literal_column("''")),
+        *(~holder.exists() for holder in _holders),
     )
-    .returning(*(_table.c[name] for name in SnapshotRow._fields)),
+    .returning(*_columns),
     SnapshotRow,
-    INTENT,
+    tuple(_NO_INTENT),
 )
-SET_PARENT = Statement(update(_table).where(*_this), ("parent",))
-FINISH = Statement(
-    update(_table).where(*_this).values(kind=Kind.COMMITTED.value, commit_name="", commit_key="", commit_labels={}),
-    ("name", "backend_key", "labels", "created_at", "updated_at"),
-)
-
-# One search in an index each; as alternatives of one search, all rows of the snapshotter would be looked through. That
-# the intent is not empty has to be said: the index has no others.
-_taken = Query(
-    union_all(
-        select(_table.c.name).where(*_this),
-        select(_table.c.name).where(*_here, _table.c.commit_name == _name, text("commit_name != ''")),
-    ).limit(1),
-    str,
-)
+"""Writes an intent into a row that may be committed under `at_target`, which is free; gives the row as it is then."""
 _elsewhere = Query(
     _rows.where(
         _table.c.snapshotter == bindparam("at_snapshotter"),
@@ -106,9 +93,9 @@ _elsewhere = Query(
 )
 
 
-def is_taken(connection: Connection, name: Mapping[str, str]) -> bool:
-    """True where a snapshot has the name, or a commit under way will give it to one."""
-    return _taken.first(connection, name) is not None
+def is_taken(connection: Connection, place: Mapping[str, str]) -> bool:
+    """True where a snapshot has the name `at_target`, or a commit under way will give it to one."""
+    return _taken.first(connection, place) is not None
 
 
 def committed_elsewhere(connection: Connection, snapshotter: str, name: str) -> list[SnapshotRow]:

@@ -152,7 +152,7 @@ class NamespacedSnapshotter:
         `NotFound` and `InvalidArgument` for a parent that cannot be one.
         """
         for name in filter(None, (target, key)):
-            if rows.is_taken(connection, {**self._here, "at_name": name}):
+            if rows.is_taken(connection, {**self._here, "at_target": name}):
                 return name, ""
         return "", self._parent_key(connection, parent)
 
@@ -194,7 +194,7 @@ class NamespacedSnapshotter:
             # Again, because the parent may have been removed, and the name taken, while the backend worked.
             if self._parent_key(connection, parent) != backend_parent:
                 raise FailedPrecondition(f"parent snapshot {parent!r} in {self._place()} was replaced meanwhile")
-            if rows.is_taken(connection, {**self._here, "at_name": name}):
+            if rows.is_taken(connection, {**self._here, "at_target": name}):
                 raise self._exists(name)
             rows.INSERT.run(connection, values)
             self._hold(connection, name)
@@ -281,31 +281,20 @@ class NamespacedSnapshotter:
         Returns the row, and the backend's key of that parent.
         """
 
-        wanted: dict[str, Any] = {"commit_name": name, "commit_key": backend_name, "commit_labels": labels}
-        place = {**self._here, "at_name": key, "at_target": name}
+        place = {**self._here, "at_name": key}
+        intent = {"at_target": name, "commit_name": name, "commit_key": backend_name, "commit_labels": labels}
 
         def work(connection: Connection) -> tuple[rows.SnapshotRow, str]:
-            row = None if parent else rows.INTEND.first(connection, {**place, **wanted})
-            if row is not None:
-                self._hold(connection, name)
-                return row, ""
-            row = self._get(connection, key)
+            row = rows.INTEND.first(connection, {**place, **intent})
             if row is None:
-                raise self._missing(key)
-            if row.kind != Kind.ACTIVE.value:
-                raise FailedPrecondition(f"snapshot {key!r} in {self._place()} is not active")
-            if row.commit_name:
-                raise FailedPrecondition(f"snapshot {key!r} in {self._place()} is being committed already")
-            if rows.is_taken(connection, {**self._here, "at_name": name}):
-                return row, ""
+                return self._why_not(connection, key), ""
             if parent and row.parent not in ("", parent):
                 raise InvalidArgument(f"snapshot {key!r} stands on {row.parent!r}, not on {parent!r}")
             backend_parent = self._parent_key(connection, parent)
-            intent = row._replace(**wanted, parent=parent or row.parent)
             # Now, for the result may be found out by a start that knows no lease.
             self._hold(connection, name)
-            self._write_intent(connection, row, intent)
-            return intent, backend_parent
+            self._set_parent(connection, row, parent or row.parent)
+            return row._replace(parent=parent or row.parent), backend_parent
 
         with self._changing(key):
             row, backend_parent = self._scope.change(work)
@@ -314,13 +303,21 @@ class NamespacedSnapshotter:
             raise self._exists(name)
         return row, backend_parent
 
-    def _write_intent(self, connection: Connection, row: rows.SnapshotRow, changed: rows.SnapshotRow) -> None:
-        at = {**self._here, "at_name": row.name}
-        intent = {name: getattr(changed, name) for name in rows.INTENT}
-        rows.SET_INTENT.run(connection, {**at, **intent})
+    def _why_not(self, connection: Connection, key: str) -> rows.SnapshotRow:
+        """Raises why the snapshot cannot be committed; its row where it could be, under another name."""
+        row = self._get(connection, key)
+        if row is None:
+            raise self._missing(key)
+        if row.kind != Kind.ACTIVE.value:
+            raise FailedPrecondition(f"snapshot {key!r} in {self._place()} is not active")
+        if row.commit_name:
+            raise FailedPrecondition(f"snapshot {key!r} in {self._place()} is being committed already")
+        return row
+
+    def _set_parent(self, connection: Connection, row: rows.SnapshotRow, parent: str) -> None:
         # By itself, for most have theirs: to set a column is to write its index, whatever was there.
-        if changed.parent != row.parent:
-            rows.SET_PARENT.run(connection, {**at, "parent": changed.parent})
+        if parent != row.parent:
+            rows.SET_PARENT.run(connection, {**self._here, "at_name": row.name, "parent": parent})
 
     def _finish(
         self, connection: Connection, name: str, key: str, backend_name: str, labels: Mapping[str, str]
@@ -357,9 +354,9 @@ class NamespacedSnapshotter:
             if done:
                 self._finish(connection, row.commit_name, key, backend_name, row.commit_labels)
             else:
-                none = row._replace(commit_name="", commit_key="", commit_labels={}, parent=parent)
                 self._scope.release(connection, resources.SNAPSHOTS + self._name, row.commit_name)
-                self._write_intent(connection, row, none)
+                rows.FORGET_INTENT.run(connection, {**self._here, "at_name": key})
+                self._set_parent(connection, row, parent)
 
         with self._changing(key, row.commit_name):
             self._scope.write(work)

@@ -17,7 +17,6 @@ from moorage_api.transfer import (
     ByteSink,
     ByteSource,
     ConvertOptions,
-    Credentials,
     CredentialSource,
     Explanation,
     ExportOptions,
@@ -85,7 +84,9 @@ class _Bound:
     async def import_archive(
         self, source: ByteSource, options: ImportOptions = ImportOptions(), progress: ProgressSink | None = None
     ) -> list[Image]:
-        return await self._thread.run(self._transfer.import_archive(_read(source), options, _told(progress)))
+        return await self._thread.run(
+            self._transfer.import_archive(_read(source, asyncio.get_running_loop()), options, _told(progress))
+        )
 
     async def export_archive(
         self,
@@ -133,36 +134,17 @@ def _asking(options: OptionsT) -> OptionsT:
 
 def _asked(source: CredentialSource) -> CredentialSource:
     here = asyncio.get_running_loop()
-
-    async def ask(host: str) -> Credentials | None:
-        async def work() -> Credentials | None:
-            return await source(host)
-
-        return await on_loop(here, work())
-
-    return ask
+    return lambda host: on_loop(here, source, host)
 
 
-def _read(source: ByteSource) -> ByteSource:
-    here = asyncio.get_running_loop()
-
+async def _read(source: ByteSource, here: asyncio.AbstractEventLoop) -> AsyncIterator[bytes]:
     async def piece() -> bytes | None:
         return await anext(source, None)
 
-    async def pieces() -> AsyncIterator[bytes]:
-        while (data := await on_loop(here, piece())) is not None:
-            yield data
-
-    return pieces()
+    while (data := await on_loop(here, piece)) is not None:
+        yield data
 
 
 def _written(sink: ByteSink) -> ByteSink:
     here = asyncio.get_running_loop()
-
-    async def write(data: bytes) -> None:
-        async def work() -> None:
-            await sink(data)
-
-        await on_loop(here, work())
-
-    return write
+    return lambda data: on_loop(here, sink, data)

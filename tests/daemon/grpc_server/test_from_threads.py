@@ -15,6 +15,7 @@ import h2.settings
 import pytest
 
 from moorage_api.errors import Code
+from mooraged.grpc_server import frames
 from mooraged.grpc_server.failures import ErrorCode
 from mooraged.grpc_server.protocol import GrpcProtocol
 from mooraged.grpc_server.stream import Method, Stream
@@ -57,6 +58,18 @@ async def concluded(client: Client, stream: Stream) -> dict[str, str]:
     await client.talk()
     assert not client.server.streams
     return client.headers(stream.id)
+
+
+def end(client: Client, stream: Stream, how: str) -> None:
+    """End the call otherwise than by its answer."""
+    if how == "reset":
+        client.raw(frames.reset(stream.id, ErrorCode.CANCEL))  # by a client that has read nothing yet
+    elif how == "lost":
+        client.server.lost()
+    elif how == "finish":
+        stream.finish(Code.NOT_FOUND, "gone")
+    else:
+        stream.expire()
 
 
 async def test_an_answer(client: Client, application: Application) -> None:
@@ -120,15 +133,7 @@ async def test_windows_are_as_they_were(client: Client, application: Application
 async def test_a_call_that_has_ended_gets_no_answer(client: Client, application: Application, first: str) -> None:
     stream = await called(client, application)
     assert stream.reserve()
-    if first == "reset":
-        client.h2.reset_stream(stream.id, ErrorCode.CANCEL)
-        await client.talk()
-    elif first == "lost":
-        client.server.lost()
-    elif first == "finish":
-        stream.finish(Code.NOT_FOUND, "gone")
-    else:
-        stream.expire()
+    end(client, stream, first)
     await client.talk()
     before = len(client.events)
     assert not await asyncio.to_thread(stream.respond_from_thread, SMALL)
@@ -145,15 +150,7 @@ async def test_a_call_that_has_its_answer_does_not_end_again(
     stream = await called(client, application)
     assert stream.reserve()
     assert stream.respond_from_thread(SMALL)
-    if second == "reset":
-        # The client has not read the answer yet.
-        client.raw(b"\0\0\4\3\0" + stream.id.to_bytes(4, "big") + bytes(4))
-    elif second == "lost":
-        client.server.lost()
-    elif second == "finish":
-        stream.finish(Code.NOT_FOUND, "gone")
-    else:
-        stream.expire()
+    end(client, stream, second)
     assert not stream.closed
     assert (await concluded(client, stream))["grpc-status"] == "0"
     assert not client.of(h2.events.StreamReset)
