@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from support.registry import Registry
 
 RUNTIMES = ("crun", "runc")
 ROUNDS = 4
-RUNS, EXECS, TRIPS = 16, 48, 100
+RUNS, EXECS, LONE_EXECS, TRIPS = 16, 48, 8, 100
 READERS, EVENTS = 32, 100
 BLOB = 64 << 20
+_APART = 1.0
 
 
 @dataclass
@@ -38,13 +40,13 @@ class Side:
     def time(self, operation: str, call: Callable[[], object]) -> None:
         self.timings.setdefault(operation, Timings()).time(call)
 
-    def round(self, runs: int, execs: int, trips: int) -> None:
+    def round(self, runs: int, execs: int, lone: int, trips: int) -> None:
         """Every operation, under a lease where that keeps what is made from collection."""
         with self.client.lease():
             for runtime in RUNTIMES:
                 self.client.use(runtime)
                 self.runs(runtime, runs)
-                self.in_a_container(runtime, execs, trips)
+                self.in_a_container(runtime, execs, lone, trips)
             self.content()
         self.events()
 
@@ -53,8 +55,8 @@ class Side:
             self.count += 1
             self.time(f"run {runtime}", lambda: self.client.run(f"run-{self.count}", "true"))
 
-    def in_a_container(self, runtime: str, execs: int, trips: int) -> None:
-        """Execs, and bytes that `cat` sends back, in one container."""
+    def in_a_container(self, runtime: str, execs: int, lone: int, trips: int) -> None:
+        """Execs, one after the other and by themselves, and bytes that `cat` sends back, in one container."""
         self.count += 1
         id = f"long-{self.count}"
         streams = self.client.create(id, "cat")
@@ -62,6 +64,9 @@ class Side:
         for number in range(execs):
             execute = partial(self.client.execute, id, f"exec-{number}", "true")
             self.time(f"exec {runtime}", execute)
+        for number in range(lone):
+            time.sleep(_APART)
+            self.time(f"lone exec {runtime}", partial(self.client.execute, id, f"lone-{number}", "true"))
         for _ in range(trips):
             self.time("trip", lambda: self._trip(*streams))
         for stream in streams:
@@ -107,23 +112,24 @@ def run() -> Report:
     with ExitStack() as stack:
         sides = list(_sides(stack))
         for side in sides:  # caches of both warm: these are not counted
-            side.round(1, 1, 1)
+            side.round(1, 1, 1, 1)
             side.timings.clear()
         for _ in range(ROUNDS):
             for side in sides:
-                side.round(RUNS // ROUNDS, EXECS // ROUNDS, TRIPS // ROUNDS)
+                side.round(RUNS // ROUNDS, EXECS // ROUNDS, LONE_EXECS // ROUNDS, TRIPS // ROUNDS)
     report = Report(
         "The native API",
         f"Both sides run the same OCI runtime; {ROUNDS} alternating rounds, warm-ups not counted; one client in Python for both, "
         "which takes some 0.06 ms of a call itself (grpcio, which it uses for streams, 0.3 ms). "
         "Run: from a snapshot to its removal, with container, task, exit status and streams on FIFOs. Exec: from Exec to "
-        f"DeleteProcess. Byte: through standard input, `cat`, and standard output. Events: {EVENTS} published one after "
-        f"the other, until {READERS} readers have them all. Content: {BLOB >> 20} MiB in messages of 1 MiB, committed "
-        "with digest and size.",
+        "DeleteProcess; one after the other, or each a second after the one before. Byte: through standard input, "
+        f"`cat`, and standard output. Events: {EVENTS} published one after the other, until {READERS} readers have "
+        f"them all. Content: {BLOB >> 20} MiB in messages of 1 MiB, committed with digest and size.",
     )
     rows = [
         *((f"run {runtime}", f"Run `true`, {runtime}", 0.7) for runtime in RUNTIMES),
         *((f"exec {runtime}", f"Exec `true`, {runtime}", 0.7) for runtime in RUNTIMES),
+        *((f"lone exec {runtime}", f"Exec `true` after a second, {runtime}", 0.7) for runtime in RUNTIMES),
         ("trip", "Byte to an attached container and back", None),
         ("events", "Event fan-out", None),
         ("write", f"Content Write, {BLOB >> 20} MiB", 1.25),

@@ -120,7 +120,55 @@ async def test_what_is_wrong_with_one_is_told_at_its_start(crun_node: Node) -> N
     await added(crun_node, client, "closed", "/bin/id", stdout="/nowhere/fifo")
     with pytest.raises(MoorageError, match="nowhere"):
         await client.call("Start", pb.StartRequest(id="c", exec_id="closed"))
-    assert waiting(crun_node) == []
+    await until(lambda: not waiting(crun_node))
+
+
+async def row(node: Node, client: ShimClient) -> int:
+    """Add so many processes that one more is expected; returns its runtime."""
+    for number in range(ahead._ROW):
+        await added(node, client, f"row{number}", "/bin/id")
+        await client.call("Start", pb.StartRequest(id="c", exec_id=f"row{number}"))
+        await client.call("Wait", pb.WaitRequest(id="c", exec_id=f"row{number}"))
+    await until(lambda: len(waiting(node)) == 1)
+    return waiting(node)[0]
+
+
+async def test_after_a_row_one_waits_for_the_next(node: Node) -> None:
+    client = await node.task("c", "/bin/sleep", "600")
+    runtime = await row(node, client)
+    assert len((await client.call("Pids", pb.PidsRequest(id="c"))).processes) == 1
+    await added(node, client, "next", "/bin/sh", "-c", "exit 7")
+    assert waiting(node) == [runtime]
+    await client.call("Start", pb.StartRequest(id="c", exec_id="next"))
+    assert (await client.call("Wait", pb.WaitRequest(id="c", exec_id="next"))).exit_status == 7
+    await until(lambda: runtime not in waiting(node))
+
+
+async def test_one_that_no_process_follows_is_given_up(node: Node) -> None:
+    client = await node.task("c", "/bin/sleep", "600")
+    await row(node, client)
+    await until(lambda: not waiting(node))
+    await until(lambda: not workers(node.shims[0].pid))
+
+
+async def test_a_process_of_another_form_gets_its_own(node: Node, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    client = await node.task("c", "/bin/sleep", "600")
+    runtime = await row(node, client)
+    await added(node, client, "e", "/bin/echo", "other", stdout=f"file://{out}")
+    assert waiting(node) != [runtime]
+    await client.call("Start", pb.StartRequest(id="c", exec_id="e"))
+    await client.call("Wait", pb.WaitRequest(id="c", exec_id="e"))
+    assert out.read_text() == "other\n"
+
+
+async def test_with_the_container_the_next_one_goes(node: Node) -> None:
+    client = await node.task("c", "/bin/sleep", "600")
+    runtime = await row(node, client)
+    kill((await client.call("State", pb.StateRequest(id="c"))).pid)
+    await client.call("Wait", pb.WaitRequest(id="c"))
+    await client.call("Delete", pb.DeleteRequest(id="c"))
+    assert runtime not in waiting(node)
 
 
 async def test_many_at_once_are_not_all_started_ahead(crun_node: Node) -> None:

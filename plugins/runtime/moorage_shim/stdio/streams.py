@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from moorage_api.errors import DeadlineExceeded, FailedPrecondition, InvalidArgument
@@ -26,6 +26,7 @@ _SETTLE_TERMINAL = 0.5
 _CLAIM, _CLAIM_PAUSE = 1.0, 0.02
 
 _BINARY = ("binary", "binary-v2")
+_OUTPUTS = {"stdout": 1, "stderr": 2}
 
 
 class Sinks:
@@ -75,12 +76,12 @@ class Streams:
         self._logger: Logger | None = None
         self._master = -1
 
-    def make_pipes(self, owner: tuple[int, int]) -> None:
-        """Make the pipes of the outputs alone, before it is known whether there will be a process: nobody is to see
-        anything of them. Only for one without a terminal, an input or a logging program."""
+    def make_pipes(self, outputs: Iterable[str], owner: tuple[int, int]) -> None:
+        """Make the pipes of these outputs alone, before it is known whether there will be a process, and which one (whose
+        `stdio` is set then): nobody is to see anything of them. Only for one that is plain (`are_plain`)."""
         try:
-            for fd, _, name in self._wanted():
-                self._pipes[name], self.child_fds[fd] = _pipe(owner)
+            for name in outputs:
+                self._pipes[name], self.child_fds[_OUTPUTS[name]] = _pipe(owner)
         except OSError:
             self._close_pipes()
             raise
@@ -209,16 +210,11 @@ class Streams:
         if self._logger is not None:
             self.child_fds |= {1: self._logger.stdout, 2: self._logger.stderr}
             return
-        for fd, uri, name in self._wanted():
-            sink = self._sinks.make(uri, name)
+        for name in outputs(self.stdio):
+            sink = self._sinks.make(getattr(self.stdio, name), name)
             if name not in self._pipes:
-                self._pipes[name], self.child_fds[fd] = _pipe(owner)
+                self._pipes[name], self.child_fds[_OUTPUTS[name]] = _pipe(owner)
             self._prepared[name] = (self._pipes.pop(name), sink)
-
-    def _wanted(self) -> list[tuple[int, str, str]]:
-        """The outputs that go somewhere: descriptor, URI and name."""
-        outputs = ((1, self.stdio.stdout, "stdout"), (2, self.stdio.stderr, "stderr"))
-        return [(fd, uri, name) for fd, uri, name in outputs if uri]
 
     def _start_input(self, target: int) -> None:
         assert self._stdin is not None
@@ -255,6 +251,11 @@ class Streams:
 def are_plain(stdio: Stdio) -> bool:
     """Whether there are only outputs, and pipes are all that they need (`Streams.make_pipes`)."""
     return not (stdio.terminal or stdio.stdin or parse_uri(stdio.stdout).scheme in _BINARY)
+
+
+def outputs(stdio: Stdio) -> tuple[str, ...]:
+    """The names of those that go somewhere."""
+    return tuple(name for name in _OUTPUTS if getattr(stdio, name))
 
 
 async def open_streams(
