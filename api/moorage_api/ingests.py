@@ -39,6 +39,7 @@ from moorage_api.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from moorage_api.linux.files import write_at
 from moorage_api.types import Labels, check_digest
 
 _CHUNK = 1 << 20
@@ -161,11 +162,10 @@ class IngestWriter(Closing):
 
     def write(self, data: bytes | memoryview) -> int:
         self._check()
-        view, before = memoryview(data).cast("B"), self._status.offset
+        before = self._status.offset
         try:
             with _disk_errors(self._status.ref):
-                while len(view):
-                    view = view[os.write(self._fd, view) :]
+                write_at(self._fd, data, before)
         except MoorageError:
             os.ftruncate(self._fd, before)
             raise

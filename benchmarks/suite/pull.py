@@ -35,7 +35,7 @@ from support.peer import Peer
 from support.registry import Registry
 
 _MIB = 1 << 20
-ROUNDS = 2
+ROUNDS = 5
 """Each side is measured this often, in turns (A B A B)."""
 LATENCY_ROUNDS = 4
 """The same for the latencies during a pull: a percentile of what is rare takes more samples."""

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from moorage_api.erofs import layout
 from moorage_api.erofs.layout import BLOCK, HEADER, INODE_SIZE, SLOT
+from moorage_api.linux.files import write_at
 
 _FLUSH = 1 << 20
 _FIRST = 2
@@ -80,10 +81,8 @@ class ImageWriter:
 
     def append(self, data: memoryview) -> None:
         """Add bytes of data after those that came before."""
-        while len(data):
-            written = os.pwrite(self.fd, data, self.end)
-            self.end += written
-            data = data[written:]
+        write_at(self.fd, data, self.end)
+        self.end += len(data)
 
     def reserve(self, size: int) -> int:
         """Room for the data of a file of `size` bytes, a hole so far; returns where it begins."""

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from moorage_api.linux.files import write_at
 from mooraged.differ.copyup import copy_up, find_below, hides
 from mooraged.differ.folders import Folders, link_target
 from mooraged.differ.helper import Helper
@@ -156,12 +157,8 @@ class Extractor(Sink[int]):
         return self._plain
 
     def _write(self, entry: Entry, event: Data) -> None:
-        view, offset = event.view, event.offset
-        while len(view):
-            written = os.pwrite(self._file, view, offset)
-            view = view[written:]
-            offset += written
-        self._end = offset
+        write_at(self._file, event.view, event.offset)
+        self._end = event.offset + len(event.view)
 
     def _finish_file(self, entry: Entry) -> None:
         """The file is written: its size where it ends in a hole, then owner, attributes and mode, in this order, since

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from moorage_api.closing import Closing
 from moorage_api.content import Info, IngestStatus
 from moorage_api.errors import FailedPrecondition, OutOfRange
+from moorage_api.linux.files import write_at
 from moorage_api.types import Labels, check_digest
 from moorage_content import holes
 from moorage_content.holes import Ranges
@@ -62,7 +63,6 @@ class LocalWriter(Closing):
         try:
             self._ahead = holes.beyond(self._fd, status.total)
             self._hash = _hash_file(self._fd, algorithm, self._offset)
-            os.lseek(self._fd, self._offset, os.SEEK_SET)
         except BaseException:
             os.close(self._fd)
             raise
@@ -89,13 +89,10 @@ class LocalWriter(Closing):
         length = len(data) if isinstance(data, bytes) else data.nbytes
         with translating(f"write to ingest {self._status.ref!r}"):
             try:
-                written = os.write(fd, data)
-                if written < length:
-                    self._write_rest(fd, memoryview(data).cast("B"), written)
+                write_at(fd, data, self._offset)
             except OSError:
                 # Nothing of a failed write counts: the file goes back to what the digest covers.
                 self._cut(fd)
-                os.lseek(fd, self._offset, os.SEEK_SET)
                 raise
         self._hash.update(data)
         self._offset += length
@@ -116,9 +113,7 @@ class LocalWriter(Closing):
         if offset <= self._offset:
             raise OutOfRange(f"byte {offset} is not ahead of ingest {self._status.ref!r} of {self._offset} bytes")
         with translating(f"write to ingest {self._status.ref!r}"):
-            written = 0
-            while written < len(view):
-                written += os.pwrite(fd, view[written:], offset + written)
+            write_at(fd, view, offset)
         self._ahead = holes.add(self._ahead, offset, offset + len(view))
         self._updated_at = time.time_ns()
 
@@ -129,17 +124,12 @@ class LocalWriter(Closing):
             if end > self._offset:
                 with translating(f"read ingest {self._status.ref!r}"):
                     _update(self._hash, fd, self._offset, end)
-                    self._offset = os.lseek(fd, end, os.SEEK_SET)
+                    self._offset = end
 
     def _cut(self, fd: int) -> None:
         """Take back all that is beyond the offset."""
         os.ftruncate(fd, self._offset)
         self._ahead = []
-
-    @staticmethod
-    def _write_rest(fd: int, data: memoryview, written: int) -> None:
-        while written < len(data):
-            written += os.write(fd, data[written:])
 
     def truncate(self, size: int) -> None:
         fd = self._open_fd()
@@ -147,7 +137,7 @@ class LocalWriter(Closing):
             raise OutOfRange(f"cannot truncate ingest {self._status.ref!r} of {self._offset} bytes to {size}")
         with translating(f"truncate ingest {self._status.ref!r}"):
             self._hash = _hash_file(fd, self._algorithm, size)
-            self._offset = os.lseek(fd, size, os.SEEK_SET)
+            self._offset = size
             self._cut(fd)
         self._updated_at = time.time_ns()
 
