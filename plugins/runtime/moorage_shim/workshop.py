@@ -8,6 +8,7 @@ keepers of its zygote do, so that a shim's workers are all of one version.
 
 from __future__ import annotations
 
+import encodings.ascii  # noqa: F401 (which each worker would load by itself, at its first call)
 import gc
 import os
 import select
