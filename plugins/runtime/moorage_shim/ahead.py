@@ -91,23 +91,23 @@ class Ahead:
         """Let the runtime start the process; returns its end, as `launch_process` does."""
         await self.started
         process.streams = self._streams
-        try:
-            await self._streams.open(process.exec_id, self._host.namespace, self._owner)
-            with self._host.forker.reaper.launching():
+        with self._host.forker.reaper.launching():
+            try:
+                await self._streams.open(process.exec_id, self._host.namespace, self._owner)
                 os.write(self._write, self._data)
                 self._close_write()
                 launched = await self._call
-            if isinstance(launched, Exception):
-                raise launched
-            self._streams.start()
-            process.pid, future = launched
-            return future
-        except BaseException:
-            process.pid = 0
-            self._close_write()
-            await self._call
-            await process.release()
-            raise
+                if isinstance(launched, Exception):
+                    raise launched
+                self._streams.start()
+                process.pid, future = launched
+                return future
+            except BaseException:
+                process.pid = 0
+                self._close_write()
+                await self._call
+                await process.release()
+                raise
 
     async def end(self) -> None:
         """Have the runtime give up. Harmless where it has failed already."""
@@ -159,9 +159,6 @@ class Aheads:
         """
         if self._runtime.name not in _RUNTIMES or not are_plain(process.stdio):
             return
-        now = time.monotonic()
-        self._row = self._row + 1 if now - self._last < _PATIENCE else 1
-        self._last = now
         try:
             data, score = exec_process(process_spec, terminal=False)
             ahead = self._find(Form(outputs(process.stdio), score))
@@ -173,6 +170,9 @@ class Aheads:
         if not ahead.take(process, data):
             await ahead.end()
             return
+        now = time.monotonic()
+        self._row = self._row + 1 if now - self._last < _PATIENCE else 1
+        self._last = now
         self._keep(process.exec_id, ahead)
         await ahead.started
 

@@ -76,11 +76,11 @@ class Streams:
         self._logger: Logger | None = None
         self._master = -1
 
-    def make_pipes(self, outputs: Iterable[str], owner: tuple[int, int]) -> None:
+    def make_pipes(self, names: Iterable[str], owner: tuple[int, int]) -> None:
         """Make the pipes of these outputs alone, before it is known whether there will be a process, and which one (whose
         `stdio` is set then): nobody is to see anything of them. Only for one that is plain (`are_plain`)."""
         try:
-            for name in outputs:
+            for name in names:
                 self._pipes[name], self.child_fds[_OUTPUTS[name]] = _pipe(owner)
         except OSError:
             self._close_pipes()
